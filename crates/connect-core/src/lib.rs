@@ -1,1 +1,19 @@
-//! Placeholder.
+//! The framework that every sink connector stands on: it owns everything that is not about the store.
+
+pub mod assignment;
+pub mod budget;
+pub mod dead_letters;
+pub mod ledger;
+pub mod record;
+pub mod settings;
+pub mod sink;
+pub mod source;
+
+pub use assignment::{Assignment, AssignmentError, Change, CommitError};
+pub use budget::{Budget, Charge};
+pub use dead_letters::{DeadLetter, DeadLetterError, DeadLetterTopic, DeadLetters};
+pub use ledger::{Fate, Ledger, Ledgers};
+pub use record::{Header, Record, TopicPartition};
+pub use settings::{OutOfRange, Settings, Start, Stop, Tombstones};
+pub use sink::{Assigned, Batch, Item, Outcome, Rejection, Resume, Sink, SinkError, Verdict};
+pub use source::{Fetched, Position, Source, SourceError};

@@ -1,0 +1,257 @@
+//! The account of a partition: every record read is found again under exactly one outcome.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use metrics::{counter, gauge};
+use tokio::time::Instant;
+
+use crate::record::TopicPartition;
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is durable in the store.
+    Written,
+    /// The store already held it or something newer.
+    Superseded,
+    /// The sink or a setting left it out.
+    Filtered,
+    /// It was written with an expiry in the past: the store ends without it.
+    Expired,
+    /// It was rejected and `CONNECT_DEAD_LETTERS=drop`.
+    Dropped,
+    /// It was rejected and is durable in the dead-letter topic.
+    DeadLettered,
+    /// It was given back unwritten, when the partition was taken away or set back: whoever reads on reads it again.
+    Returned,
+}
+
+impl Fate {
+    /// Every fate, in the order of the counters.
+    pub const ALL: [Self; 7] = [
+        Self::Written,
+        Self::Superseded,
+        Self::Filtered,
+        Self::Expired,
+        Self::Dropped,
+        Self::DeadLettered,
+        Self::Returned,
+    ];
+
+    /// The `outcome` label of `connect_records_total`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Written => "written",
+            Self::Superseded => "superseded",
+            Self::Filtered => "filtered",
+            Self::Expired => "expired",
+            Self::Dropped => "dropped",
+            Self::DeadLettered => "dead_lettered",
+            Self::Returned => "returned",
+        }
+    }
+}
+
+/// Where an offset is not known yet.
+const UNKNOWN: i64 = -1;
+
+/// Counts and positions of one partition for the life of the process. The hot path touches only these atomics; a scrape publishes them.
+#[derive(Debug)]
+pub struct Ledger {
+    started: Instant,
+    read: AtomicU64,
+    bytes: AtomicU64,
+    skipped: AtomicU64,
+    fates: [AtomicU64; Fate::ALL.len()],
+    durable: AtomicI64,
+    committed: AtomicI64,
+    last_stable_offset: AtomicI64,
+    high_watermark: AtomicI64,
+    /// Milliseconds after `started` at which the partition last moved or had nothing to do.
+    progress: AtomicU64,
+}
+
+impl Ledger {
+    fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            read: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+            fates: Default::default(),
+            durable: AtomicI64::new(UNKNOWN),
+            committed: AtomicI64::new(UNKNOWN),
+            last_stable_offset: AtomicI64::new(UNKNOWN),
+            high_watermark: AtomicI64::new(UNKNOWN),
+            progress: AtomicU64::new(0),
+        }
+    }
+
+    /// A record is in hand from here on until it meets its fate.
+    pub fn read(&self, records: u64, bytes: u64) {
+        self.read.fetch_add(records, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// Records met their fate.
+    pub fn settle(&self, fate: Fate, records: u64) {
+        self.fates[fate as usize].fetch_add(records, Relaxed);
+    }
+
+    /// Records that retention deleted before they were read.
+    pub fn skip(&self, records: u64) {
+        self.skipped.fetch_add(records, Relaxed);
+    }
+
+    /// How many records met this fate.
+    pub fn count(&self, fate: Fate) -> u64 {
+        self.fates[fate as usize].load(Relaxed)
+    }
+
+    /// Records read.
+    pub fn records_read(&self) -> u64 {
+        self.read.load(Relaxed)
+    }
+
+    /// Records read whose fate is open.
+    pub fn in_flight(&self) -> u64 {
+        let settled: u64 = self.fates.iter().map(|fate| fate.load(Relaxed)).sum();
+        self.read.load(Relaxed).saturating_sub(settled)
+    }
+
+    /// Everything below `offset` is durable in the store, or a dead letter.
+    pub fn advance(&self, offset: i64) {
+        self.durable.store(offset, Relaxed);
+        self.progress();
+    }
+
+    /// The offset below which everything is durable; `None` before the partition was taken up.
+    pub fn durable(&self) -> Option<i64> {
+        known(&self.durable)
+    }
+
+    /// The partition is taken up or given up: what earlier owners knew no longer counts.
+    pub fn forget_position(&self) {
+        for offset in [&self.durable, &self.committed, &self.last_stable_offset, &self.high_watermark] {
+            offset.store(UNKNOWN, Relaxed);
+        }
+        self.progress();
+    }
+
+    /// Kafka holds this offset.
+    pub fn set_committed(&self, offset: i64) {
+        self.committed.store(offset, Relaxed);
+    }
+
+    /// The offset that Kafka holds, as far as this process knows.
+    pub fn committed(&self) -> Option<i64> {
+        known(&self.committed)
+    }
+
+    /// What the broker said about the partition's end. With nothing left to read the partition is not stalled.
+    pub fn observe(&self, last_stable_offset: i64, high_watermark: i64) {
+        self.last_stable_offset.store(last_stable_offset, Relaxed);
+        self.high_watermark.store(high_watermark, Relaxed);
+        if self.durable().is_some_and(|durable| durable >= last_stable_offset) {
+            self.progress();
+        }
+    }
+
+    /// Records behind the durable position, `None` while either end is unknown.
+    pub fn lag(&self) -> Option<i64> {
+        Some((known(&self.high_watermark)? - self.durable()?).max(0))
+    }
+
+    /// Seconds since the last progress while records up to the last stable offset wait.
+    pub fn stalled_seconds(&self) -> f64 {
+        if self.durable().is_some_and(|durable| durable >= self.last_stable_offset.load(Relaxed)) {
+            return 0.0;
+        }
+        let now = self.started.elapsed().as_millis() as u64;
+        now.saturating_sub(self.progress.load(Relaxed)) as f64 / 1000.0
+    }
+
+    fn progress(&self) {
+        self.progress.store(self.started.elapsed().as_millis() as u64, Relaxed);
+    }
+}
+
+fn known(offset: &AtomicI64) -> Option<i64> {
+    Some(offset.load(Relaxed)).filter(|offset| *offset != UNKNOWN)
+}
+
+/// The ledgers of every partition that this process ever owned: counters never go back.
+#[derive(Debug, Default)]
+pub struct Ledgers {
+    partitions: Mutex<BTreeMap<TopicPartition, Arc<Ledger>>>,
+}
+
+impl Ledgers {
+    /// The ledger of a partition, made when it is new.
+    pub fn of(&self, partition: &TopicPartition) -> Arc<Ledger> {
+        let mut partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(partitions.entry(partition.clone()).or_insert_with(|| Arc::new(Ledger::new())))
+    }
+
+    /// Every ledger.
+    pub fn all(&self) -> Vec<(TopicPartition, Arc<Ledger>)> {
+        let partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        partitions.iter().map(|(partition, ledger)| (partition.clone(), Arc::clone(ledger))).collect()
+    }
+
+    /// Hands the figures to the installed metrics recorder: called once a scrape.
+    pub fn publish(&self) {
+        let mut bytes = 0;
+        for (partition, ledger) in self.all() {
+            let labels = [("topic", partition.topic.to_string()), ("partition", partition.partition.to_string())];
+            counter!("connect_records_read_total", &labels).absolute(ledger.read.load(Relaxed));
+            counter!("connect_records_skipped_total", &labels).absolute(ledger.skipped.load(Relaxed));
+            for fate in Fate::ALL {
+                let [topic, number] = labels.clone();
+                let labels = [topic, number, ("outcome", fate.label().to_owned())];
+                counter!("connect_records_total", &labels).absolute(ledger.count(fate));
+            }
+            // A partition that is not ours has no lag of ours: NaN is what Prometheus takes for "no value".
+            gauge!("connect_lag", &labels).set(ledger.lag().map_or(f64::NAN, |lag| lag as f64));
+            let committed = ledger.committed().or(ledger.durable());
+            gauge!("connect_committed_offset", &labels).set(committed.map_or(f64::NAN, |offset| offset as f64));
+            gauge!("connect_stalled_seconds", &labels).set(ledger.stalled_seconds());
+            bytes += ledger.bytes.load(Relaxed);
+        }
+        counter!("connect_bytes_read_total").absolute(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_partition_stalls_only_while_records_wait() {
+        let ledger = Ledger::new();
+        ledger.advance(5);
+        ledger.observe(5, 9);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(ledger.stalled_seconds(), 0.0, "an open transaction is not our stall");
+        ledger.observe(6, 9);
+        tokio::time::advance(Duration::from_secs(7)).await;
+        assert!(ledger.stalled_seconds() >= 7.0);
+        assert_eq!(ledger.lag(), Some(4));
+        ledger.advance(6);
+        assert_eq!(ledger.stalled_seconds(), 0.0);
+    }
+
+    #[test]
+    fn every_record_is_in_flight_until_it_meets_its_fate() {
+        let ledger = Ledger::new();
+        ledger.read(Fate::ALL.len() as u64 + 1, 100);
+        for fate in Fate::ALL {
+            ledger.settle(fate, 1);
+            assert_eq!(ledger.count(fate), 1);
+        }
+        assert_eq!(ledger.in_flight(), 1);
+    }
+}
