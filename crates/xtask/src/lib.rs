@@ -1,0 +1,13 @@
+//! The project's own tools: real servers for tests, the demo, the test run, the benchmark.
+//!
+//! The system tests use this library for their servers: [`services`] is the one place that knows how a server is
+//! obtained, started and stopped.
+
+pub mod kafka_client;
+pub mod lock;
+pub mod packages;
+pub mod paths;
+pub mod ports;
+pub mod proc;
+pub mod process;
+pub mod services;

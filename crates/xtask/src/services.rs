@@ -1,0 +1,10 @@
+//! Real servers on loopback: where they come from, how they are started, when they are ready, how they stop.
+
+pub mod command;
+pub mod kafka;
+pub mod redis;
+pub mod server;
+pub mod state;
+
+pub use kafka::{Kafka, KafkaOptions};
+pub use redis::{Redis, RedisOptions, Tls};

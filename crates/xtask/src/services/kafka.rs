@@ -1,0 +1,225 @@
+//! Apache Kafka, one node in KRaft mode, from its Maven artifacts.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::server::{Server, Service};
+use crate::{
+    kafka_client,
+    lock::Lock,
+    packages::{self, JAVA, MAVEN},
+    paths, ports,
+    process::{self, Lifetime},
+};
+
+/// The versions that the connectors are tested with: the last of the 3.x line and a current one.
+pub const VERSIONS: [&str; 2] = ["3.9.1", "4.1.1"];
+
+/// Names the version to use where none is asked for; [`VERSIONS`]' last if not set.
+pub const VERSION_VARIABLE: &str = "SYSTEM_TEST_KAFKA_VERSION";
+
+/// A Kafka broker on 127.0.0.1.
+pub type Kafka = Server<KafkaService>;
+
+/// How a broker is to be started.
+#[derive(Debug, Clone, Default)]
+pub struct KafkaOptions {
+    /// One of [`VERSIONS`]; see [`VERSION_VARIABLE`] if not given.
+    pub version: Option<String>,
+    /// The port that clients connect to; a free one if not given.
+    pub port: Option<u16>,
+    /// Where data and log are kept; a directory that is removed at the end if not given.
+    pub directory: Option<PathBuf>,
+    /// More lines for `server.properties`; they win over ours.
+    pub properties: Vec<String>,
+}
+
+/// Kafka as a [`Service`].
+#[derive(Debug)]
+pub struct KafkaService {
+    jars: PathBuf,
+    port: u16,
+    controller_port: u16,
+    properties: Vec<String>,
+}
+
+impl Kafka {
+    /// Starts a broker and waits until it answers a metadata request. It is killed when dropped.
+    ///
+    /// # Errors
+    /// Java or the jars aren't there and can't be had, or the broker doesn't start; the message has the end of its log.
+    pub async fn start(options: KafkaOptions) -> Result<Self> {
+        Self::start_for(options, Lifetime::Owned).await
+    }
+
+    pub(super) async fn start_for(options: KafkaOptions, lifetime: Lifetime) -> Result<Self> {
+        let port = match options.port {
+            Some(port) => port,
+            None => ports::free()?,
+        };
+        let service = KafkaService {
+            jars: jars(&options.version.unwrap_or_else(default_version))?,
+            port,
+            controller_port: ports::free()?,
+            properties: options.properties,
+        };
+        Self::launch(service, options.directory, lifetime).await
+    }
+
+    /// Its address, as in `127.0.0.1:12345`.
+    pub fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.service.port)
+    }
+
+    /// A command that runs one of Kafka's own tools, as in `kafka.tool("org.apache.kafka.tools.TopicCommand")`.
+    pub fn tool(&self, class: &str) -> Command {
+        let mut command = java(&self.service.jars, "256m", Lifetime::Owned);
+        command.arg(class);
+        command
+    }
+}
+
+impl Service for KafkaService {
+    const NAME: &'static str = "kafka";
+
+    fn prepare(&self, directory: &Path) -> Result<()> {
+        let data = directory.join("data");
+        let configuration = directory.join("server.properties");
+        fs::write(&configuration, self.configuration(&data))
+            .with_context(|| format!("can't write {}", configuration.display()))?;
+        if data.join("meta.properties").exists() {
+            return Ok(());
+        }
+        let output = java(&self.jars, "128m", Lifetime::Owned)
+            .args([
+                "-XX:TieredStopAtLevel=1",
+                "kafka.tools.StorageTool",
+                "format",
+            ])
+            // Any 16 bytes will do; a cluster of one node that nobody else knows needs no name of its own.
+            .args(["--cluster-id", "Y29ubmVjdC10ZXN0cy0wMA", "--config"])
+            .arg(&configuration)
+            .output()
+            .context("can't run java")?;
+        if !output.status.success() {
+            bail!(
+                "Kafka's storage can't be formatted ({}):\n{}{}",
+                output.status,
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        Ok(())
+    }
+
+    fn command(&self, directory: &Path, lifetime: Lifetime) -> Result<Command> {
+        let mut command = java(&self.jars, "640m", lifetime);
+        command
+            .arg("kafka.Kafka")
+            .arg(directory.join("server.properties"));
+        Ok(command)
+    }
+
+    async fn answers(&self) -> Result<()> {
+        let client = kafka_client::connect(&format!("127.0.0.1:{}", self.port)).await?;
+        client.list_topics().await?;
+        Ok(())
+    }
+}
+
+impl KafkaService {
+    fn configuration(&self, data: &Path) -> String {
+        let Self {
+            port,
+            controller_port,
+            ..
+        } = self;
+        let ours = format!(
+            "process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+log.dirs={data}
+auto.create.topics.enable=false
+message.max.bytes=16777216
+group.initial.rebalance.delay.ms=0
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+",
+            data = data.display()
+        );
+        ours + &self.properties.join("\n") + "\n"
+    }
+}
+
+fn default_version() -> String {
+    let [.., newest] = VERSIONS;
+    std::env::var(VERSION_VARIABLE).unwrap_or_else(|_| newest.to_owned())
+}
+
+fn java(jars: &Path, heap: &str, lifetime: Lifetime) -> Command {
+    let mut command = process::command(JAVA.program, lifetime);
+    command
+        .arg(format!("-Xmx{heap}"))
+        // One node of little memory: the serial collector has the fewest threads and the least overhead.
+        .args(["-XX:+UseSerialGC", "-Djava.net.preferIPv4Stack=true"])
+        .args(["-Dlog4j2.disable.jmx=true"])
+        .args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"])
+        .args(["-Dorg.slf4j.simpleLogger.showDateTime=true"])
+        .arg("-cp")
+        .arg(jars.join("*"));
+    command
+}
+
+/// The directory with the jars of a Kafka version; downloaded the first time.
+fn jars(version: &str) -> Result<PathBuf> {
+    packages::ensure(&[JAVA])?;
+    let directory = paths::services().join(format!("kafka-{version}"));
+    // Written last, so a download that was cut short is begun anew.
+    let done = directory.join(".done");
+    if done.exists() {
+        return Ok(directory);
+    }
+    let _lock = Lock::acquire(
+        &paths::services().join("kafka.lock"),
+        "downloading Kafka's jars",
+    )?;
+    if done.exists() {
+        return Ok(directory);
+    }
+    packages::ensure(&[MAVEN])?;
+    eprintln!("downloading the jars of Kafka {version} with Maven");
+    let pom = paths::workspace().join("crates/xtask/services/kafka/pom.xml");
+    let output = Command::new(MAVEN.program)
+        .args(["--quiet", "--batch-mode", "--file"])
+        .arg(pom)
+        .arg("dependency:copy-dependencies")
+        .arg(format!("-Dkafka.version={version}"))
+        .arg("-DincludeScope=runtime")
+        .arg(format!("-DoutputDirectory={}", directory.display()))
+        .output()
+        .context("can't run mvn")?;
+    if !output.status.success() {
+        bail!(
+            "Maven can't get the jars of Kafka {version} ({}); is its repository reachable from here?\n{}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    fs::write(&done, "").with_context(|| format!("can't write {}", done.display()))?;
+    Ok(directory)
+}
