@@ -3,11 +3,13 @@
 pub mod assignment;
 pub mod budget;
 pub mod dead_letters;
+pub mod decode;
 pub mod ledger;
 pub mod record;
 pub mod settings;
 pub mod sink;
 pub mod source;
+pub mod template;
 
 pub use assignment::{Assignment, AssignmentError, Change, CommitError};
 pub use budget::{Budget, Charge};
@@ -17,3 +19,4 @@ pub use record::{Header, Record, TopicPartition};
 pub use settings::{OutOfRange, Settings, Start, Stop, Tombstones};
 pub use sink::{Assigned, Batch, Item, Outcome, Rejection, Resume, Sink, SinkError, Verdict};
 pub use source::{Fetched, Position, Source, SourceError};
+pub use template::{Template, TemplateError};

@@ -28,9 +28,7 @@ pub async fn connect(bootstrap: &str) -> Result<Client> {
         deadline: Some(ANSWER_WITHIN),
         ..BackoffConfig::default()
     };
-    let client = ClientBuilder::new(vec![bootstrap.to_owned()])
-        .client_id("xtask")
-        .backoff_config(retry);
+    let client = ClientBuilder::new(vec![bootstrap.to_owned()]).client_id("xtask").backoff_config(retry);
     timeout(ANSWER_WITHIN, client.build())
         .await
         .context("no answer")?
@@ -80,17 +78,11 @@ impl Producer {
             let task = tokio::spawn(async move {
                 while let Some(records) = received.recv().await {
                     let sent = connection.produce(records, Compression::NoCompression);
-                    timeout(ANSWER_WITHIN, sent)
-                        .await
-                        .context("Kafka doesn't answer")??;
+                    timeout(ANSWER_WITHIN, sent).await.context("Kafka doesn't answer")??;
                 }
                 Ok(())
             });
-            lanes.push(Lane {
-                pending: Vec::with_capacity(BATCH),
-                batches,
-                task,
-            });
+            lanes.push(Lane { pending: Vec::with_capacity(BATCH), batches, task });
         }
         Ok(Self { partitions: lanes })
     }
@@ -141,9 +133,6 @@ impl Lane {
             return Ok(());
         }
         let batch = std::mem::replace(&mut self.pending, Vec::with_capacity(BATCH));
-        self.batches
-            .send(batch)
-            .await
-            .context("Kafka refused a batch")
+        self.batches.send(batch).await.context("Kafka refused a batch")
     }
 }

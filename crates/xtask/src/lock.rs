@@ -22,12 +22,10 @@ impl Lock {
             fs::create_dir_all(directory)
                 .with_context(|| format!("can't make the directory {}", directory.display()))?;
         }
-        let file = File::create(path)
-            .with_context(|| format!("can't make the lock file {}", path.display()))?;
+        let file = File::create(path).with_context(|| format!("can't make the lock file {}", path.display()))?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             eprintln!("waiting for another process to finish: {purpose}");
-            flock(&file, FlockOperation::LockExclusive)
-                .with_context(|| format!("can't lock {}", path.display()))?;
+            flock(&file, FlockOperation::LockExclusive).with_context(|| format!("can't lock {}", path.display()))?;
         }
         Ok(Self(file))
     }

@@ -5,10 +5,7 @@ use clap::{Parser, Subcommand};
 use xtask::services;
 
 #[derive(Parser)]
-#[command(
-    name = "cargo xtask",
-    about = "The project's tasks; each does its own set-up"
-)]
+#[command(name = "cargo xtask", about = "The project's tasks; each does its own set-up")]
 struct Arguments {
     #[command(subcommand)]
     task: Task,

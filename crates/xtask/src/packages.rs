@@ -22,25 +22,13 @@ pub struct Package {
 }
 
 /// Java, 17 on Debian 12.
-pub const JAVA: Package = Package {
-    program: "java",
-    package: "default-jre-headless",
-};
+pub const JAVA: Package = Package { program: "java", package: "default-jre-headless" };
 /// Maven, which gets the jars of the Java servers.
-pub const MAVEN: Package = Package {
-    program: "mvn",
-    package: "maven",
-};
+pub const MAVEN: Package = Package { program: "mvn", package: "maven" };
 /// The Redis server.
-pub const REDIS_SERVER: Package = Package {
-    program: "redis-server",
-    package: "redis-server",
-};
+pub const REDIS_SERVER: Package = Package { program: "redis-server", package: "redis-server" };
 /// `redis-cli` and `redis-benchmark`.
-pub const REDIS_TOOLS: Package = Package {
-    program: "redis-cli",
-    package: "redis-tools",
-};
+pub const REDIS_TOOLS: Package = Package { program: "redis-cli", package: "redis-tools" };
 
 /// Makes sure that all programs are there; installs what is missing if we are root on a system with apt.
 ///
@@ -50,17 +38,13 @@ pub fn ensure(packages: &[Package]) -> Result<()> {
     if missing(packages).is_empty() {
         return Ok(());
     }
-    let _lock = Lock::acquire(
-        &paths::services().join("packages.lock"),
-        "installing packages",
-    )?;
+    let _lock = Lock::acquire(&paths::services().join("packages.lock"), "installing packages")?;
     let missing = missing(packages);
     if missing.is_empty() {
         return Ok(());
     }
     let names = missing.join(" ");
-    let by_hand =
-        format!("sudo apt-get update && sudo apt-get install --no-install-recommends {names}");
+    let by_hand = format!("sudo apt-get update && sudo apt-get install --no-install-recommends {names}");
     let Some(apt) = find_program(Path::new("apt-get")) else {
         bail!("not installed: {names}. This system has no apt-get; on Debian or Ubuntu: {by_hand}");
     };
@@ -76,16 +60,12 @@ pub fn ensure(packages: &[Package]) -> Result<()> {
 
 /// The full path of a program: itself if it has a directory, otherwise what PATH has.
 pub fn find_program(program: &Path) -> Option<PathBuf> {
-    let is_executable = |path: &Path| {
-        path.metadata()
-            .is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
-    };
+    let is_executable =
+        |path: &Path| path.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0);
     if program.components().count() > 1 {
         return is_executable(program).then(|| program.to_owned());
     }
-    env::split_paths(&env::var_os("PATH")?)
-        .map(|directory| directory.join(program))
-        .find(|path| is_executable(path))
+    env::split_paths(&env::var_os("PATH")?).map(|directory| directory.join(program)).find(|path| is_executable(path))
 }
 
 fn missing(packages: &[Package]) -> Vec<&'static str> {
@@ -130,14 +110,8 @@ mod tests {
 
     #[test]
     fn only_what_is_missing_is_named() {
-        let there = Package {
-            program: "sh",
-            package: "dash",
-        };
-        let absent = Package {
-            program: "no-such-program-here",
-            package: "no-such-package",
-        };
+        let there = Package { program: "sh", package: "dash" };
+        let absent = Package { program: "no-such-program-here", package: "no-such-package" };
         assert_eq!(missing(&[there, absent]), ["no-such-package"]);
     }
 }

@@ -10,14 +10,9 @@ use std::{
 /// Found at run time when cargo starts us (`cargo run`, `cargo test`), so that a target directory which was copied
 /// to another checkout never works on the first one.
 pub fn workspace() -> PathBuf {
-    let package =
-        env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
+    let package = env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
     let package = Path::new(&package);
-    package
-        .ancestors()
-        .find(|directory| directory.join("Cargo.lock").is_file())
-        .unwrap_or(package)
-        .to_owned()
+    package.ancestors().find(|directory| directory.join("Cargo.lock").is_file()).unwrap_or(package).to_owned()
 }
 
 /// The target directory of the workspace.

@@ -33,10 +33,7 @@ pub fn free() -> Result<u16> {
             return Ok(port);
         }
     }
-    bail!(
-        "no free port on 127.0.0.1 between {FIRST} and {}",
-        FIRST + COUNT
-    )
+    bail!("no free port on 127.0.0.1 between {FIRST} and {}", FIRST + COUNT)
 }
 
 #[cfg(test)]
@@ -57,9 +54,8 @@ mod tests {
     fn ports_in_use_are_passed_over() {
         let first = free().unwrap();
         // The next ports in the row, so that every one of them would be the next one given.
-        let taken: Vec<_> = (1..=20)
-            .filter_map(|step| TcpListener::bind((Ipv4Addr::LOCALHOST, first + step)).ok())
-            .collect();
+        let taken: Vec<_> =
+            (1..=20).filter_map(|step| TcpListener::bind((Ipv4Addr::LOCALHOST, first + step)).ok()).collect();
         assert!(!taken.is_empty());
         let next = free().unwrap();
         for listener in taken {

@@ -23,8 +23,7 @@ pub fn started(pid: u32) -> Option<u64> {
 /// # Errors
 /// There is no such process.
 pub fn cpu_seconds(pid: u32) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
-        .with_context(|| format!("no process {pid}"))?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("no process {pid}"))?;
     let ticks = |index| field(&stat, index).and_then(|text| text.parse::<f64>().ok());
     let user = ticks(14).context("no user time in /proc/PID/stat")?;
     let system = ticks(15).context("no system time in /proc/PID/stat")?;
@@ -36,8 +35,7 @@ pub fn cpu_seconds(pid: u32) -> Result<f64> {
 /// # Errors
 /// There is no such process.
 pub fn peak_memory(pid: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))
-        .with_context(|| format!("no process {pid}"))?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("no process {pid}"))?;
     let kibibytes: u64 = status
         .lines()
         .find_map(|line| line.strip_prefix("VmHWM:"))

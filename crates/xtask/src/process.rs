@@ -75,34 +75,23 @@ impl Process {
     /// The program can't be started.
     pub fn spawn(name: impl Into<String>, command: Command) -> Result<Self> {
         let name = name.into();
-        let child = spawn_on_lasting_thread(command)
-            .with_context(|| format!("can't start {name}; is it installed?"))?;
-        Ok(Self {
-            name,
-            child,
-            log: None,
-        })
+        let child =
+            spawn_on_lasting_thread(command).with_context(|| format!("can't start {name}; is it installed?"))?;
+        Ok(Self { name, child, log: None })
     }
 
     /// Starts a command whose output is appended to the file `log`.
     ///
     /// # Errors
     /// The log can't be opened or the program can't be started.
-    pub fn spawn_logged(
-        name: impl Into<String>,
-        mut command: Command,
-        log: impl Into<PathBuf>,
-    ) -> Result<Self> {
+    pub fn spawn_logged(name: impl Into<String>, mut command: Command, log: impl Into<PathBuf>) -> Result<Self> {
         let log = log.into();
         let file = std::fs::File::options()
             .create(true)
             .append(true)
             .open(&log)
             .with_context(|| format!("can't open the log {}", log.display()))?;
-        command
-            .stdin(std::process::Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file);
+        command.stdin(std::process::Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let mut process = Self::spawn(name, command)?;
         process.log = Some(log);
         Ok(process)
@@ -132,11 +121,7 @@ impl Process {
                 return Ok(status);
             }
             if Instant::now() >= deadline {
-                bail!(
-                    "{} (process {}) still runs after {limit:?}",
-                    self.name,
-                    self.pid()
-                );
+                bail!("{} (process {}) still runs after {limit:?}", self.name, self.pid());
             }
             sleep(POLL).await;
         }
@@ -187,8 +172,7 @@ impl Process {
         if let Some(status) = self.exited()? {
             bail!("{} has ended already ({status})", self.name);
         }
-        kill_process(to_pid(self.pid())?, signal)
-            .with_context(|| format!("can't send a signal to {}", self.name))
+        kill_process(to_pid(self.pid())?, signal).with_context(|| format!("can't send a signal to {}", self.name))
     }
 
     /// The last lines that the process wrote to its log, with the log's name; empty when nothing is logged.
@@ -240,10 +224,7 @@ pub async fn stop_stranger(pid: u32, started: u64, limit: Duration) -> Result<()
 }
 
 fn to_pid(id: u32) -> Result<Pid> {
-    i32::try_from(id)
-        .ok()
-        .and_then(Pid::from_raw)
-        .ok_or_else(|| anyhow!("{id} is no process id"))
+    i32::try_from(id).ok().and_then(Pid::from_raw).ok_or_else(|| anyhow!("{id} is no process id"))
 }
 
 /// The kernel counts the *thread* that started a child as its parent when it sends the death signal. Tests and async
@@ -319,13 +300,9 @@ mod tests {
     async fn a_stranger_with_another_start_time_is_left_alone() {
         let mut process = sleeper();
         let started = crate::proc::started(process.pid()).unwrap();
-        stop_stranger(process.pid(), started + 1, Duration::from_secs(1))
-            .await
-            .unwrap();
+        stop_stranger(process.pid(), started + 1, Duration::from_secs(1)).await.unwrap();
         assert_eq!(process.exited().unwrap(), None);
-        stop_stranger(process.pid(), started, Duration::from_secs(30))
-            .await
-            .unwrap();
+        stop_stranger(process.pid(), started, Duration::from_secs(30)).await.unwrap();
         assert!(process.exited().unwrap().is_some());
     }
 }

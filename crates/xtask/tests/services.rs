@@ -29,25 +29,15 @@ async fn produce(bootstrap: &str, value: &str) {
 
 async fn values(bootstrap: &str) -> Vec<String> {
     let client = connect(bootstrap).await.unwrap();
-    let partition = client
-        .partition_client("kept", 0, UnknownTopicHandling::Error)
-        .await
-        .unwrap();
+    let partition = client.partition_client("kept", 0, UnknownTopicHandling::Error).await.unwrap();
     let (records, _) = partition.fetch_records(0, 1..1_000_000, 500).await.unwrap();
     let text = |record: Record| String::from_utf8(record.value.unwrap()).unwrap();
-    records
-        .into_iter()
-        .map(|found| text(found.record))
-        .collect()
+    records.into_iter().map(|found| text(found.record)).collect()
 }
 
 async fn kafka_keeps_its_data(version: &str) {
-    let mut kafka = Kafka::start(KafkaOptions {
-        version: Some(version.to_owned()),
-        ..KafkaOptions::default()
-    })
-    .await
-    .unwrap();
+    let mut kafka =
+        Kafka::start(KafkaOptions { version: Some(version.to_owned()), ..KafkaOptions::default() }).await.unwrap();
     let bootstrap = kafka.bootstrap();
     // Ready means that a topic can be created at the first try.
     let client = connect(&bootstrap).await.unwrap();
@@ -101,11 +91,8 @@ async fn a_broker_that_cannot_start_says_why() {
 }
 
 fn ask(redis: &Redis, command: &[&str]) -> String {
-    let output = std::process::Command::new("redis-cli")
-        .args(["-p", &redis.port().to_string()])
-        .args(command)
-        .output()
-        .unwrap();
+    let output =
+        std::process::Command::new("redis-cli").args(["-p", &redis.port().to_string()]).args(command).output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
@@ -145,10 +132,7 @@ async fn a_redis_that_cannot_start_says_why() {
     })
     .await
     .unwrap_err();
-    assert!(
-        format!("{error:#}").contains("no-such-setting"),
-        "{error:#}"
-    );
+    assert!(format!("{error:#}").contains("no-such-setting"), "{error:#}");
 }
 
 #[tokio::test]
@@ -156,12 +140,7 @@ async fn a_redis_that_cannot_start_says_why() {
 async fn a_given_directory_stays() {
     let directory = tempfile::tempdir().unwrap();
     let path: PathBuf = directory.path().join("redis");
-    let redis = Redis::start(RedisOptions {
-        directory: Some(path.clone()),
-        ..RedisOptions::default()
-    })
-    .await
-    .unwrap();
+    let redis = Redis::start(RedisOptions { directory: Some(path.clone()), ..RedisOptions::default() }).await.unwrap();
     drop(redis);
     assert!(path.join("redis.log").exists());
 }

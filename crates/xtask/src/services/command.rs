@@ -24,10 +24,7 @@ fn state_file() -> PathBuf {
 }
 
 fn lock() -> Result<Lock> {
-    Lock::acquire(
-        &paths::services().join("state.lock"),
-        "cargo xtask services",
-    )
+    Lock::acquire(&paths::services().join("state.lock"), "cargo xtask services")
 }
 
 /// Starts what doesn't run yet, apart from the terminal, and prints how to reach it.
@@ -40,20 +37,14 @@ pub async fn up() -> Result<()> {
     let mut state = State::read(&path)?;
     if state.alive("kafka").is_none() {
         println!("starting Kafka");
-        let options = KafkaOptions {
-            directory: Some(empty_directory("kafka")?),
-            ..KafkaOptions::default()
-        };
+        let options = KafkaOptions { directory: Some(empty_directory("kafka")?), ..KafkaOptions::default() };
         let kafka = Kafka::start_for(options, Lifetime::Detached).await?;
         let variable = ("CONNECT_KAFKA_BROKERS".to_owned(), kafka.bootstrap());
         add(&mut state, &path, "kafka", variable, kafka.release()?)?;
     }
     if state.alive("redis").is_none() {
         println!("starting Redis");
-        let options = RedisOptions {
-            directory: Some(empty_directory("redis")?),
-            ..RedisOptions::default()
-        };
+        let options = RedisOptions { directory: Some(empty_directory("redis")?), ..RedisOptions::default() };
         let redis = Redis::start_for(options, Lifetime::Detached).await?;
         let variable = ("CONNECT_REDIS_URL".to_owned(), redis.url());
         add(&mut state, &path, "redis", variable, redis.release()?)?;
@@ -107,11 +98,7 @@ pub fn status() -> Result<()> {
 fn print(state: &State) {
     for entry in &state.servers {
         let running = &entry.running;
-        let condition = if running.is_alive() {
-            "running"
-        } else {
-            "ended"
-        };
+        let condition = if running.is_alive() { "running" } else { "ended" };
         println!(
             "{:<6} {condition:<8} process {:<8} {:<26} {}",
             entry.name,
@@ -131,11 +118,7 @@ fn add(
 ) -> Result<()> {
     // One of that name that has ended is replaced.
     state.servers.retain(|entry| entry.name != name);
-    state.servers.push(Entry {
-        name: name.to_owned(),
-        variable,
-        running,
-    });
+    state.servers.push(Entry { name: name.to_owned(), variable, running });
     state.write(path)
 }
 
@@ -147,8 +130,7 @@ fn empty_directory(name: &str) -> Result<PathBuf> {
 
 fn remove(directory: &Path) -> Result<()> {
     if directory.exists() {
-        fs::remove_dir_all(directory)
-            .with_context(|| format!("can't remove {}", directory.display()))?;
+        fs::remove_dir_all(directory).with_context(|| format!("can't remove {}", directory.display()))?;
     }
     Ok(())
 }

@@ -96,11 +96,7 @@ impl Service for KafkaService {
             return Ok(());
         }
         let output = java(&self.jars, "128m", Lifetime::Owned)
-            .args([
-                "-XX:TieredStopAtLevel=1",
-                "kafka.tools.StorageTool",
-                "format",
-            ])
+            .args(["-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", "format"])
             // Any 16 bytes will do; a cluster of one node that nobody else knows needs no name of its own.
             .args(["--cluster-id", "Y29ubmVjdC10ZXN0cy0wMA", "--config"])
             .arg(&configuration)
@@ -119,9 +115,7 @@ impl Service for KafkaService {
 
     fn command(&self, directory: &Path, lifetime: Lifetime) -> Result<Command> {
         let mut command = java(&self.jars, "640m", lifetime);
-        command
-            .arg("kafka.Kafka")
-            .arg(directory.join("server.properties"));
+        command.arg("kafka.Kafka").arg(directory.join("server.properties"));
         Ok(command)
     }
 
@@ -134,11 +128,7 @@ impl Service for KafkaService {
 
 impl KafkaService {
     fn configuration(&self, data: &Path) -> String {
-        let Self {
-            port,
-            controller_port,
-            ..
-        } = self;
+        let Self { port, controller_port, .. } = self;
         let ours = format!(
             "process.roles=broker,controller
 node.id=1
@@ -193,10 +183,7 @@ fn jars(version: &str) -> Result<PathBuf> {
     if done.exists() {
         return Ok(directory);
     }
-    let _lock = Lock::acquire(
-        &paths::services().join("kafka.lock"),
-        "downloading Kafka's jars",
-    )?;
+    let _lock = Lock::acquire(&paths::services().join("kafka.lock"), "downloading Kafka's jars")?;
     if done.exists() {
         return Ok(directory);
     }

@@ -128,10 +128,6 @@ impl Service for RedisService {
             return Ok(());
         }
         let error = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "PING was answered with {:?} {:?}",
-            answer.trim(),
-            error.trim()
-        )
+        bail!("PING was answered with {:?} {:?}", answer.trim(), error.trim())
     }
 }

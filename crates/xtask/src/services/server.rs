@@ -62,11 +62,8 @@ enum Directory {
 
 impl Directory {
     fn new(name: &str, given: Option<PathBuf>) -> Result<Self> {
-        let parent = given
-            .clone()
-            .unwrap_or_else(|| paths::services().join("run"));
-        fs::create_dir_all(&parent)
-            .with_context(|| format!("can't make the directory {}", parent.display()))?;
+        let parent = given.clone().unwrap_or_else(|| paths::services().join("run"));
+        fs::create_dir_all(&parent).with_context(|| format!("can't make the directory {}", parent.display()))?;
         match given {
             Some(directory) => Ok(Self::Given(directory)),
             None => Ok(Self::Own(
@@ -88,17 +85,8 @@ impl Directory {
 
 impl<S: Service> Server<S> {
     /// Starts the server and waits until it answers. Without a directory it has one of its own, removed at the end.
-    pub(super) async fn launch(
-        service: S,
-        directory: Option<PathBuf>,
-        lifetime: Lifetime,
-    ) -> Result<Self> {
-        let mut server = Self {
-            service,
-            process: None,
-            directory: Directory::new(S::NAME, directory)?,
-            lifetime,
-        };
+    pub(super) async fn launch(service: S, directory: Option<PathBuf>, lifetime: Lifetime) -> Result<Self> {
+        let mut server = Self { service, process: None, directory: Directory::new(S::NAME, directory)?, lifetime };
         server.start_again().await?;
         Ok(server)
     }
@@ -134,24 +122,15 @@ impl<S: Service> Server<S> {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
             if let Some(status) = process.exited()? {
-                bail!(
-                    "{} ended while starting ({status}); {}",
-                    S::NAME,
-                    process.log_tail()
-                );
+                bail!("{} ended while starting ({status}); {}", S::NAME, process.log_tail());
             }
-            let answer = timeout(ANSWER_WITHIN, self.service.answers())
-                .await
-                .unwrap_or_else(|late| Err(late.into()));
+            let answer = timeout(ANSWER_WITHIN, self.service.answers()).await.unwrap_or_else(|late| Err(late.into()));
             let Err(error) = answer else {
                 return Ok(());
             };
             if Instant::now() >= deadline {
                 let tail = process.log_tail();
-                return Err(error.context(format!(
-                    "{} doesn't answer after {READY_WITHIN:?}; {tail}",
-                    S::NAME
-                )));
+                return Err(error.context(format!("{} doesn't answer after {READY_WITHIN:?}; {tail}", S::NAME)));
             }
             sleep(Duration::from_millis(50)).await;
         }
@@ -191,9 +170,7 @@ impl<S: Service> Server<S> {
 
     /// Whether its process runs; a frozen one does.
     pub fn is_running(&mut self) -> bool {
-        self.process
-            .as_mut()
-            .is_some_and(|process| matches!(process.exited(), Ok(None)))
+        self.process.as_mut().is_some_and(|process| matches!(process.exited(), Ok(None)))
     }
 
     /// Where its data and log are.
@@ -212,17 +189,11 @@ impl<S: Service> Server<S> {
         let pid = process.pid();
         let started = proc::started(pid).context("ended right after its start")?;
         process.release();
-        Ok(super::state::Running {
-            pid,
-            started,
-            directory: self.directory().to_owned(),
-        })
+        Ok(super::state::Running { pid, started, directory: self.directory().to_owned() })
     }
 
     fn running(&mut self) -> Result<&mut Process> {
-        self.process
-            .as_mut()
-            .with_context(|| format!("{} isn't running", S::NAME))
+        self.process.as_mut().with_context(|| format!("{} isn't running", S::NAME))
     }
 }
 

@@ -57,12 +57,8 @@ impl State {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             text => text.with_context(|| format!("can't read {}", path.display()))?,
         };
-        serde_json::from_str(&text).with_context(|| {
-            format!(
-                "{} isn't a list of servers; stop what it names and remove it",
-                path.display()
-            )
-        })
+        serde_json::from_str(&text)
+            .with_context(|| format!("{} isn't a list of servers; stop what it names and remove it", path.display()))
     }
 
     /// Writes the file, whole or not at all.
@@ -79,9 +75,7 @@ impl State {
 
     /// The server of that name, if it runs.
     pub fn alive(&self, name: &str) -> Option<&Entry> {
-        self.servers
-            .iter()
-            .find(|entry| entry.name == name && entry.running.is_alive())
+        self.servers.iter().find(|entry| entry.name == name && entry.running.is_alive())
     }
 }
 
@@ -92,15 +86,8 @@ mod tests {
     fn entry(pid: u32, started: u64) -> Entry {
         Entry {
             name: "redis".to_owned(),
-            variable: (
-                "CONNECT_REDIS_URL".to_owned(),
-                "redis://127.0.0.1:1".to_owned(),
-            ),
-            running: Running {
-                pid,
-                started,
-                directory: "/tmp/x".into(),
-            },
+            variable: ("CONNECT_REDIS_URL".to_owned(), "redis://127.0.0.1:1".to_owned()),
+            running: Running { pid, started, directory: "/tmp/x".into() },
         }
     }
 
@@ -109,9 +96,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
         assert_eq!(State::read(&path).unwrap(), State::default());
-        let state = State {
-            servers: vec![entry(12, 34)],
-        };
+        let state = State { servers: vec![entry(12, 34)] };
         state.write(&path).unwrap();
         assert_eq!(State::read(&path).unwrap(), state);
     }
@@ -129,9 +114,7 @@ mod tests {
     fn a_process_with_the_same_id_but_another_start_is_not_it() {
         let pid = std::process::id();
         let started = proc::started(pid).unwrap();
-        let state = |started| State {
-            servers: vec![entry(pid, started)],
-        };
+        let state = |started| State { servers: vec![entry(pid, started)] };
         assert!(state(started).alive("redis").is_some());
         assert!(state(started + 1).alive("redis").is_none());
         assert!(state(started).alive("kafka").is_none());
