@@ -23,6 +23,8 @@ pub struct Settings {
     pub stop: Stop,
     /// `CONNECT_KAFKA_OUT_OF_RANGE`: what to do when records were deleted before they were read.
     pub out_of_range: OutOfRange,
+    /// Spreads the delays of retries: differs between processes, fixed in a simulation.
+    pub jitter_seed: u64,
 }
 
 impl Default for Settings {
@@ -37,6 +39,7 @@ impl Default for Settings {
             start: Start::Earliest,
             stop: Stop::Never,
             out_of_range: OutOfRange::Fatal,
+            jitter_seed: 0,
         }
     }
 }

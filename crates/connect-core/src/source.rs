@@ -56,6 +56,13 @@ pub struct Fetched {
     pub charge: Charge,
 }
 
+impl Fetched {
+    /// No records, but a place to go on at.
+    pub(crate) fn empty(next: i64) -> Self {
+        Self { records: Vec::new(), next, last_stable_offset: next, high_watermark: next, charge: Charge::none() }
+    }
+}
+
 /// Why a read did not work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {

@@ -1,0 +1,323 @@
+//! Starts and stops partitions as they are assigned, commits their offsets, and drains at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::assignment::{Assignment, Change, CommitError};
+use crate::health::Health;
+use crate::partition::{Ended, Partition};
+use crate::pipeline::Pipeline;
+use crate::record::TopicPartition;
+use crate::retry::{Retry, bounded};
+use crate::settings::Stop;
+use crate::sink::{Assigned, Sink, SinkError};
+use crate::source::Source;
+
+/// Offsets are committed at most this often; the loop's other chores are done as often.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunEnd {
+    /// Everything is written that was there at the start (`CONNECT_KAFKA_STOP=end`).
+    Finished,
+    /// Asked to stop; what was in hand is written and committed.
+    Drained,
+    /// Asked to stop, but something was still in hand when `CONNECT_DRAIN_TIMEOUT` passed. Nothing of it is committed.
+    DrainTimeout,
+}
+
+/// Runs a pipeline until it is asked to stop, has reached its end, or cannot go on.
+///
+/// # Errors
+/// What a person must mend, in words for the log. The other partitions have been drained by then.
+pub async fn supervise<S: Source, K: Sink, A: Assignment>(
+    pipeline: Arc<Pipeline<S, K>>,
+    assignment: A,
+    health: Arc<Health>,
+    shutdown: CancellationToken,
+) -> Result<RunEnd, String> {
+    tokio::select! {
+        biased;
+        () = shutdown.cancelled() => {
+            health.set_draining();
+            return Ok(RunEnd::Drained);
+        }
+        checked = check(&pipeline, &health) => checked?,
+    }
+    health.set_store_checked();
+    let supervisor = Supervisor {
+        pipeline,
+        assignment,
+        health,
+        tasks: JoinSet::new(),
+        owned: BTreeSet::new(),
+        running: BTreeMap::new(),
+        handing_over: Vec::new(),
+        unfinished: false,
+        assigned: false,
+    };
+    supervisor.run(shutdown).await
+}
+
+/// Asks the store until it answers.
+async fn check<S: Source, K: Sink>(pipeline: &Pipeline<S, K>, health: &Health) -> Result<(), String> {
+    let mut retry = Retry::new("checking the store", pipeline.settings.jitter_seed);
+    loop {
+        health.tick();
+        match bounded(pipeline.settings.write_timeout, pipeline.sink.check()).await {
+            Ok(()) => {
+                retry.succeeded();
+                return Ok(());
+            }
+            Err(SinkError::Transient { reason, message }) => retry.wait(reason, &message).await,
+            Err(error @ (SinkError::OutOfStep { .. } | SinkError::Fatal(_))) => return Err(error.to_string()),
+        }
+    }
+}
+
+/// A partition with a task of its own.
+struct Running {
+    task: Id,
+    drain: CancellationToken,
+    abort: tokio::task::AbortHandle,
+}
+
+/// Partitions that another process waits for.
+struct HandOver {
+    partitions: Vec<TopicPartition>,
+    deadline: Instant,
+}
+
+type TaskEnd = (TopicPartition, Result<Ended, String>);
+
+struct Supervisor<S, K, A> {
+    pipeline: Arc<Pipeline<S, K>>,
+    assignment: A,
+    health: Arc<Health>,
+    tasks: JoinSet<TaskEnd>,
+    /// What is ours to commit, also when its task has ended.
+    owned: BTreeSet<TopicPartition>,
+    running: BTreeMap<TopicPartition, Running>,
+    handing_over: Vec<HandOver>,
+    /// Whether a partition ended before it reached the end that `CONNECT_KAFKA_STOP=end` names.
+    unfinished: bool,
+    assigned: bool,
+}
+
+impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
+    async fn run(mut self, shutdown: CancellationToken) -> Result<RunEnd, String> {
+        let mut ticker = interval(TICK);
+        ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let fatal = loop {
+            let deadline = self.handing_over.iter().map(|hand_over| hand_over.deadline).min();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break None,
+                Some(end) = self.tasks.join_next_with_id() => {
+                    if let Err(fatal) = self.task_ended(end) {
+                        break Some(fatal);
+                    }
+                    self.hand_over().await;
+                    if self.finished() {
+                        break None;
+                    }
+                }
+                change = self.assignment.next() => match change {
+                    Ok(change) => self.change(change).await,
+                    Err(error) => break Some(error.to_string()),
+                },
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    self.hand_over_is_due();
+                    self.hand_over().await;
+                }
+                _ = ticker.tick() => {
+                    self.health.tick();
+                    self.commit().await;
+                }
+            }
+        };
+        let finished = self.finished();
+        let drained = self.drain().await;
+        match fatal {
+            Some(fatal) => Err(fatal),
+            None if finished => Ok(RunEnd::Finished),
+            None if drained => Ok(RunEnd::Drained),
+            None => Ok(RunEnd::DrainTimeout),
+        }
+    }
+
+    async fn change(&mut self, change: Change) {
+        match change {
+            Change::Assigned(partitions) => {
+                self.health.set_assigned();
+                self.assigned = true;
+                for assigned in partitions {
+                    self.start(assigned);
+                }
+            }
+            Change::Revoked { partitions, within } => {
+                info!(?partitions, "partitions go to another process; finishing what is in hand");
+                for partition in &partitions {
+                    if let Some(running) = self.running.get(partition) {
+                        running.drain.cancel();
+                    }
+                }
+                let within = within.min(self.pipeline.settings.drain_timeout);
+                self.handing_over.push(HandOver { partitions, deadline: Instant::now() + within });
+                self.hand_over().await;
+            }
+            Change::Lost(partitions) => {
+                warn!(?partitions, "partitions are no longer ours; what is in hand is left to their new owner");
+                for partition in partitions {
+                    self.owned.remove(&partition);
+                    if let Some(running) = self.running.remove(&partition) {
+                        running.abort.abort();
+                    }
+                    self.pipeline.ledgers.of(&partition).forget_position();
+                }
+            }
+        }
+        self.health.set_partitions(self.running.len());
+    }
+
+    fn start(&mut self, assigned: Assigned) {
+        let partition = assigned.partition.clone();
+        if self.running.contains_key(&partition) {
+            debug!(%partition, "assigned again while running");
+            return;
+        }
+        info!(%partition, committed = ?assigned.committed, "partition assigned");
+        let ledger = self.pipeline.ledgers.of(&partition);
+        ledger.forget_position();
+        if let Some(committed) = assigned.committed {
+            ledger.set_committed(committed);
+        }
+        let drain = CancellationToken::new();
+        let work = Partition { pipeline: Arc::clone(&self.pipeline), assigned, ledger, drain: drain.clone() };
+        let name = partition.clone();
+        let abort = self.tasks.spawn(async move { (name, work.run().await) });
+        self.owned.insert(partition.clone());
+        self.running.insert(partition, Running { task: abort.id(), drain, abort });
+    }
+
+    /// Takes note of a task's end.
+    ///
+    /// # Errors
+    /// What stops the process.
+    fn task_ended(&mut self, end: Result<(Id, TaskEnd), JoinError>) -> Result<(), String> {
+        let (id, result) = match end {
+            Ok((id, (_, result))) => (id, result),
+            Err(error) if error.is_cancelled() => (error.id(), Ok(Ended::Drained)),
+            Err(error) => {
+                (error.id(), Err(format!("a partition's task panicked: {error}; this is a bug, please report it")))
+            }
+        };
+        self.running.retain(|_, running| running.task != id);
+        self.health.set_partitions(self.running.len());
+        self.unfinished |= result != Ok(Ended::Finished);
+        result.map(drop)
+    }
+
+    fn finished(&self) -> bool {
+        let to_the_end = self.pipeline.settings.stop == Stop::End;
+        to_the_end && self.assigned && self.running.is_empty() && !self.unfinished && self.handing_over.is_empty()
+    }
+
+    /// Gives away what is drained by now.
+    async fn hand_over(&mut self) {
+        let running = &self.running;
+        let done = |hand_over: &mut HandOver| !hand_over.partitions.iter().any(|p| running.contains_key(p));
+        let ready: Vec<_> = self.handing_over.extract_if(.., done).flat_map(|hand_over| hand_over.partitions).collect();
+        if ready.is_empty() {
+            return;
+        }
+        self.commit_those(&ready).await;
+        self.assignment.released(&ready).await;
+        for partition in &ready {
+            self.owned.remove(partition);
+            self.pipeline.ledgers.of(partition).forget_position();
+        }
+    }
+
+    /// The others wait no longer: what is still in hand is given back unwritten and uncommitted.
+    fn hand_over_is_due(&mut self) {
+        let now = Instant::now();
+        for hand_over in self.handing_over.iter().filter(|hand_over| hand_over.deadline <= now) {
+            for partition in &hand_over.partitions {
+                if let Some(running) = self.running.remove(partition) {
+                    warn!(%partition, "not drained in time; its new owner writes the rest");
+                    running.abort.abort();
+                }
+            }
+        }
+        self.health.set_partitions(self.running.len());
+    }
+
+    /// Commits what became durable since the last commit.
+    async fn commit(&mut self) {
+        let owned: Vec<_> = self.owned.iter().cloned().collect();
+        self.commit_those(&owned).await;
+    }
+
+    async fn commit_those(&mut self, partitions: &[TopicPartition]) {
+        let ledgers = &self.pipeline.ledgers;
+        let moved = partitions.iter().filter_map(|partition| {
+            let ledger = ledgers.of(partition);
+            let durable = ledger.durable()?;
+            (ledger.committed() != Some(durable)).then(|| (partition.clone(), durable))
+        });
+        let offsets: Vec<_> = moved.collect();
+        if offsets.is_empty() {
+            return;
+        }
+        match self.assignment.commit(&offsets).await {
+            Ok(()) => {
+                for (partition, offset) in &offsets {
+                    ledgers.of(partition).set_committed(*offset);
+                }
+            }
+            Err(CommitError::Transient(message)) => {
+                warn!("offsets not committed to Kafka, again in a second: {message}")
+            }
+            Err(CommitError::Fenced(message)) => warn!("offsets not committed to Kafka: {message}"),
+        }
+    }
+
+    /// Finishes what is in hand. `false` when the time was not enough.
+    async fn drain(&mut self) -> bool {
+        self.health.set_draining();
+        let deadline = Instant::now() + self.pipeline.settings.drain_timeout;
+        for running in self.running.values() {
+            running.drain.cancel();
+        }
+        let mut in_time = true;
+        loop {
+            match timeout_at(deadline, self.tasks.join_next_with_id()).await {
+                Ok(Some(end)) => {
+                    self.health.tick();
+                    if let Err(message) = self.task_ended(end) {
+                        error!("{message}");
+                    }
+                }
+                Ok(None) => break,
+                Err(_) => {
+                    let left: Vec<_> = self.running.keys().collect();
+                    error!(partitions = ?left, "not drained within CONNECT_DRAIN_TIMEOUT; what is in hand is not committed and will be read again");
+                    in_time = false;
+                    break;
+                }
+            }
+        }
+        self.tasks.shutdown().await;
+        self.commit().await;
+        self.assignment.leave().await;
+        in_time
+    }
+}
