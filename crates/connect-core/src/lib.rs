@@ -7,6 +7,7 @@ pub mod dead_letters;
 pub mod decode;
 mod hand;
 pub mod health;
+pub mod kafka;
 mod lane;
 mod lanes;
 pub mod ledger;

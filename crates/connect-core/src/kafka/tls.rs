@@ -1,0 +1,98 @@
+//! TLS for the connections to Kafka, from files named by the configuration.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+
+use super::config::KafkaConfig;
+use super::error::KafkaError;
+
+/// Reads the files again on each call, so that a new connection sees what was rotated on disk.
+pub(super) fn client_config(config: &KafkaConfig) -> Result<Arc<ClientConfig>, KafkaError> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| KafkaError::fatal(format!("TLS cannot be set up: {error}")))?
+        .with_root_certificates(roots(config.ca_file.as_deref())?);
+    let (certificates, key) = match (&config.cert_file, &config.key_file) {
+        (None, None) => return Ok(Arc::new(builder.with_no_client_auth())),
+        (Some(cert_file), Some(key_file)) => (
+            certificates("CONNECT_KAFKA_CERT_FILE", cert_file)?,
+            PrivateKeyDer::from_pem_file(key_file)
+                .map_err(|error| unreadable("CONNECT_KAFKA_KEY_FILE", key_file, &error))?,
+        ),
+        _ => {
+            return Err(KafkaError::fatal(
+                "CONNECT_KAFKA_CERT_FILE and CONNECT_KAFKA_KEY_FILE belong together: set both or neither",
+            ));
+        }
+    };
+    let config = builder.with_client_auth_cert(certificates, key).map_err(|error| {
+        KafkaError::fatal(format!("CONNECT_KAFKA_CERT_FILE and CONNECT_KAFKA_KEY_FILE do not fit together: {error}"))
+    })?;
+    Ok(Arc::new(config))
+}
+
+fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, KafkaError> {
+    let mut roots = RootCertStore::empty();
+    let Some(ca_file) = ca_file else {
+        let found = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(found.certs);
+        if roots.is_empty() {
+            return Err(KafkaError::fatal(
+                "no trusted certificates on this system: set CONNECT_KAFKA_CA_FILE to those that sign the brokers'",
+            ));
+        }
+        return Ok(roots);
+    };
+    for certificate in certificates("CONNECT_KAFKA_CA_FILE", ca_file)? {
+        roots.add(certificate).map_err(|error| unreadable("CONNECT_KAFKA_CA_FILE", ca_file, &error))?;
+    }
+    Ok(roots)
+}
+
+fn certificates(variable: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, KafkaError> {
+    let certificates = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unreadable(variable, file, &error))?;
+    if certificates.is_empty() {
+        return Err(KafkaError::fatal(format!("{variable}: {} holds no certificate in PEM form", file.display())));
+    }
+    Ok(certificates)
+}
+
+fn unreadable(variable: &str, file: &Path, error: &dyn std::fmt::Display) -> KafkaError {
+    KafkaError::fatal(format!("{variable}: {} cannot be used: {error}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_names_the_variable() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let empty = directory.path().join("empty.pem");
+        std::fs::write(&empty, "").expect("a file");
+        let mut config = KafkaConfig::plaintext(vec![], vec![]);
+
+        config.ca_file = Some(directory.path().join("missing.pem"));
+        let error = client_config(&config).expect_err("missing").to_string();
+        assert!(error.contains("CONNECT_KAFKA_CA_FILE") && error.contains("missing.pem"), "{error}");
+
+        config.ca_file = Some(empty);
+        let error = client_config(&config).expect_err("empty").to_string();
+        assert!(error.contains("holds no certificate"), "{error}");
+    }
+
+    #[test]
+    fn a_certificate_without_its_key_is_refused() {
+        let mut config = KafkaConfig::plaintext(vec![], vec![]);
+        config.cert_file = Some("client.pem".into());
+        // The trust store is looked at first; a system without any says so instead, and that is fine here too.
+        let error = client_config(&config).expect_err("no key").to_string();
+        assert!(error.contains("CONNECT_KAFKA_KEY_FILE") || error.contains("CONNECT_KAFKA_CA_FILE"), "{error}");
+    }
+}
