@@ -2,6 +2,7 @@
 
 pub mod assignment;
 pub mod budget;
+pub mod config;
 mod cut;
 pub mod dead_letters;
 pub mod decode;

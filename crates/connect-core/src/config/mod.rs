@@ -1,0 +1,26 @@
+//! Configuration: defaults, under a TOML file, under the environment; every mistake reported at once.
+//!
+//! A [`section!`](crate::section) is a struct whose fields are variables and whose doc comments are the reference.
+//! Values are raw text until the field's type parses them ([`Setting`]): nothing guesses that a password is a number.
+
+mod connector;
+mod core;
+mod injected;
+mod kafka;
+mod layers;
+mod problems;
+mod section;
+mod setting;
+
+pub use self::connector::{Configuration, Effective, effective};
+pub use self::core::{CoreConfig, DeadLettersChoice, LogFilter, LogFormat, Name};
+pub use self::kafka::{KafkaConfig, SaslMechanism, Security, Topics};
+pub use self::layers::{Layers, Origin};
+pub use self::problems::Problems;
+pub use self::section::{Reader, Section, Variable};
+pub use self::setting::{FilePath, HostPort, List, Setting, from_str, hide_credentials, word};
+pub use bytesize::ByteSize;
+pub use secrecy::{ExposeSecret, SecretString};
+
+/// What every variable of ours begins with.
+pub(crate) const PREFIX: &str = "CONNECT_";
