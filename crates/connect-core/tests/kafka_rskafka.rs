@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use connect_core::kafka::{Connection, KafkaConfig, KafkaDeadLetterTopic, RskafkaSource, StaticAssignment};
+use connect_core::config::{KafkaConfig, Section};
+use connect_core::kafka::{Connection, KafkaDeadLetterTopic, RskafkaSource, StaticAssignment};
 use connect_core::{
     Assignment, Budget, Change, DeadLetter, DeadLetterError, DeadLetterTopic, Fetched, Header, Position, Record,
     Rejection, Source, SourceError, TopicPartition,
@@ -18,8 +19,13 @@ fn brokers() -> String {
 }
 
 fn connection(topics: &[&str]) -> Arc<Connection> {
-    let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
-    Connection::new(KafkaConfig::plaintext(vec![brokers()], topics))
+    connection_to(&brokers(), topics)
+}
+
+fn connection_to(brokers: &str, topics: &[&str]) -> Arc<Connection> {
+    let topics = if topics.is_empty() { "none-of-them".to_owned() } else { topics.join(",") };
+    let pairs = [("CONNECT_KAFKA_BROKERS", brokers), ("CONNECT_KAFKA_TOPICS", topics.as_str())];
+    Connection::new(KafkaConfig::from_pairs(&pairs).expect("a configuration"))
 }
 
 /// A name that no other test uses, nor an earlier run.
@@ -179,7 +185,7 @@ async fn brokers_that_do_not_answer_are_named() {
     let port =
         std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
     let address = format!("127.0.0.1:{port}");
-    let connection = Connection::new(KafkaConfig::plaintext(vec![address.clone()], vec![]));
+    let connection = connection_to(&address, &[]);
     let source = RskafkaSource::new(connection, Budget::new(1 << 20));
     let error = source.fetch(&TopicPartition::new("t", 0), 0).await.expect_err("nobody listens");
     assert!(matches!(error, SourceError::Transient { reason: "connection", .. }), "{error:?}");

@@ -1,5 +1,6 @@
 //! The section of every connector: names, limits, errors, observation.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -83,6 +84,8 @@ impl CoreConfig {
             start: kafka.start,
             stop: kafka.stop,
             out_of_range: kafka.out_of_range,
+            // Another one in each process, so that the pods do not all come back at once.
+            jitter_seed: RandomState::new().build_hasher().finish(),
         }
     }
 
@@ -212,7 +215,9 @@ mod tests {
         let core = CoreConfig::from_pairs(&[("CONNECT_NAME", "orders")]).expect("valid");
         let brokers = [("CONNECT_KAFKA_BROKERS", "a:1"), ("CONNECT_KAFKA_TOPICS", "t")];
         let kafka = KafkaConfig::from_pairs(&brokers).expect("valid");
-        assert_eq!(format!("{:?}", core.settings(&kafka)), format!("{:?}", Settings::default()));
+        let settings = core.settings(&kafka);
+        let expected = Settings { jitter_seed: settings.jitter_seed, ..Settings::default() };
+        assert_eq!(format!("{settings:?}"), format!("{expected:?}"));
         assert_eq!(core.memory_bytes(), 24 << 20);
         assert_eq!(core.dead_letters, DeadLettersChoice::Stop);
         assert_eq!(core.admin_listen.to_string(), "0.0.0.0:9464");
@@ -248,6 +253,7 @@ mod tests {
             start: crate::Start::Offset(11),
             stop: crate::Stop::End,
             out_of_range: crate::OutOfRange::Latest,
+            jitter_seed: settings.jitter_seed,
         };
         assert_eq!(format!("{settings:?}"), format!("{expected:?}"));
     }

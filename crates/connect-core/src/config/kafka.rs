@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use bytesize::ByteSize;
 use chrono::{DateTime, NaiveDate};
 use secrecy::SecretString;
 
@@ -19,6 +20,8 @@ section! {
         /// Where to begin when nothing is stored or committed: `earliest`, `latest`, `timestamp:2026-01-31T12:00:00Z`
         /// (also a date, or milliseconds since 1970), `offset:42` of each partition.
         pub start: Start = "earliest",
+        /// What one fetch of a partition asks for. Larger means fewer requests and more of the memory for each.
+        pub fetch_bytes: ByteSize = "1MiB",
         /// When to stop without a signal: `never`, or at the `end` that each partition had at the start.
         pub stop: Stop = "never",
         /// What to do when records were deleted before they were read: `fatal` stops with exit code 1; `earliest` and `latest`
@@ -38,6 +41,10 @@ section! {
         pub cert_file: Option<FilePath>,
         /// PEM file of the client's private key, for mutual TLS.
         pub key_file: Option<FilePath>,
+    }
+    rule (fetch_bytes) {
+        let right = ByteSize::kib(1)..=ByteSize::gib(1);
+        (!right.contains(fetch_bytes)).then(|| "expected 1KiB to 1GiB".to_owned())
     }
     rule (security, sasl_mechanism) {
         (security.sasl() != sasl_mechanism.is_some()).then(|| security.belongs_to_sasl())
@@ -257,6 +264,14 @@ mod tests {
             "timestamp:-1",
         ] {
             assert!(Start::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_fetch_has_a_sensible_size() {
+        assert_eq!(read(&[]).expect("valid").fetch_bytes, ByteSize::mib(1));
+        for size in ["0", "1023", "2GiB"] {
+            assert!(read(&[("CONNECT_KAFKA_FETCH_BYTES", size)]).expect_err(size).contains("1KiB to 1GiB"));
         }
     }
 

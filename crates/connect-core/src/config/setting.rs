@@ -133,6 +133,12 @@ impl Deref for FilePath {
     }
 }
 
+impl AsRef<Path> for FilePath {
+    fn as_ref(&self) -> &Path {
+        self
+    }
+}
+
 impl Setting for FilePath {
     fn expected() -> String {
         "the path of a readable file".to_owned()

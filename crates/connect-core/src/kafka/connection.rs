@@ -9,9 +9,9 @@ use rskafka::client::error::{Error, ProtocolError};
 use rskafka::client::{Client, ClientBuilder, Credentials, SaslConfig};
 use secrecy::ExposeSecret;
 
-use super::config::{KafkaConfig, SaslMechanism};
 use super::error::KafkaError;
 use super::tls;
+use crate::config::{KafkaConfig, SaslMechanism};
 
 /// How long one request may take, connecting and rskafka's own retries included.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -77,7 +77,7 @@ impl Connection {
 
     /// Says what a failure means and what to do about it. Whatever is not known to be for good may pass.
     pub fn explain(&self, what: &str, failure: &Failure) -> KafkaError {
-        let brokers = self.config.brokers.join(",");
+        let brokers = self.brokers().join(",");
         let error = match failure {
             Failure::Error(error) => error,
             Failure::Silence(limit) => {
@@ -121,27 +121,33 @@ impl Connection {
         }
     }
 
+    fn brokers(&self) -> Vec<String> {
+        self.config.brokers.iter().map(ToString::to_string).collect()
+    }
+
     fn builder(&self) -> Result<ClientBuilder, KafkaError> {
         let config = &self.config;
-        let mut builder =
-            ClientBuilder::new(config.brokers.clone()).client_id("connect").backoff_config(BackoffConfig {
-                init_backoff: Duration::from_millis(50),
-                max_backoff: Duration::from_secs(1),
-                base: 2.0,
-                // The framework retries for ever and says so; rskafka only bridges a leader change.
-                deadline: Some(Duration::from_secs(2)),
-            });
+        let mut builder = ClientBuilder::new(self.brokers()).client_id("connect").backoff_config(BackoffConfig {
+            init_backoff: Duration::from_millis(50),
+            max_backoff: Duration::from_secs(1),
+            base: 2.0,
+            // The framework retries for ever and says so; rskafka only bridges a leader change.
+            deadline: Some(Duration::from_secs(2)),
+        });
         if config.security.tls() {
             builder = builder.tls_config(tls::client_config(config)?);
         }
         if config.security.sasl() {
-            let (Some(username), Some(password)) = (&config.sasl_username, &config.sasl_password) else {
+            let (Some(mechanism), Some(username), Some(password)) =
+                (config.sasl_mechanism, &config.sasl_username, &config.sasl_password)
+            else {
                 return Err(KafkaError::fatal(
-                    "CONNECT_KAFKA_SECURITY asks for SASL: set CONNECT_KAFKA_SASL_USERNAME and CONNECT_KAFKA_SASL_PASSWORD",
+                    "CONNECT_KAFKA_SECURITY asks for SASL: set CONNECT_KAFKA_SASL_MECHANISM, \
+                     CONNECT_KAFKA_SASL_USERNAME and CONNECT_KAFKA_SASL_PASSWORD",
                 ));
             };
             let credentials = Credentials::new(username.clone(), password.expose_secret().to_owned());
-            builder = builder.sasl_config(match config.sasl_mechanism {
+            builder = builder.sasl_config(match mechanism {
                 SaslMechanism::Plain => SaslConfig::Plain(credentials),
                 SaslMechanism::ScramSha256 => SaslConfig::ScramSha256(credentials),
                 SaslMechanism::ScramSha512 => SaslConfig::ScramSha512(credentials),

@@ -253,12 +253,6 @@ fn chunk_length(letters: &[&DeadLetter]) -> usize {
     fitting.count().max(1)
 }
 
-/// Whether a subscription would read its own dead letters, which is an error of configuration: each would become
-/// another dead letter, for ever.
-pub fn subscription_matches(topics: &[String], dead_letter_topic: &str) -> bool {
-    topics.iter().any(|topic| topic == dead_letter_topic)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,12 +278,5 @@ mod tests {
         assert_eq!(chunk_length(&[&small, &small, &small, &small]), 2);
         assert_eq!(chunk_length(&[&large, &small]), 1);
         assert_eq!(chunk_length(&[&small, &large]), 1);
-    }
-
-    #[test]
-    fn the_subscription_must_not_hold_the_dead_letter_topic() {
-        let topics = ["orders".to_owned(), "payments".to_owned()];
-        assert!(subscription_matches(&topics, "orders"));
-        assert!(!subscription_matches(&topics, "orders-dead"));
     }
 }

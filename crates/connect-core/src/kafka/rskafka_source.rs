@@ -140,7 +140,7 @@ impl Source for RskafkaSource {
     async fn fetch(&self, partition: &TopicPartition, offset: i64) -> Result<Fetched, SourceError> {
         let reader = self.partition(partition).await?;
         let behind = reader.state.lock().unwrap_or_else(PoisonError::into_inner).behind;
-        let full = i32::try_from(self.connection.config().fetch_bytes).unwrap_or(i32::MAX / 2);
+        let full = i32::try_from(self.connection.config().fetch_bytes.as_u64()).unwrap_or(i32::MAX / 2);
         let bytes = if behind { full } else { IDLE_FETCH_BYTES.min(full) };
         // While behind, the answer comes at once: its room is taken first. A partition at its end may wait long for
         // nothing and takes none; what it then gets is small.

@@ -32,7 +32,7 @@ pub struct StaticAssignment {
 impl StaticAssignment {
     /// Takes the topics from the connection's settings.
     pub fn new(connection: Arc<Connection>) -> Self {
-        let view = View::new(connection.config().topics.iter().cloned());
+        let view = View::new(connection.config().topics.names().iter().cloned());
         Self { connection, view, pending: VecDeque::new(), due: Instant::now() }
     }
 

@@ -7,8 +7,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-use super::config::KafkaConfig;
 use super::error::KafkaError;
+use crate::config::KafkaConfig;
 
 /// Reads the files again on each call, so that a new connection sees what was rotated on disk.
 pub(super) fn client_config(config: &KafkaConfig) -> Result<Arc<ClientConfig>, KafkaError> {
@@ -70,29 +70,23 @@ fn unreadable(variable: &str, file: &Path, error: &dyn std::fmt::Display) -> Kaf
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Section;
 
-    #[test]
-    fn what_is_wrong_names_the_variable() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let empty = directory.path().join("empty.pem");
-        std::fs::write(&empty, "").expect("a file");
-        let mut config = KafkaConfig::plaintext(vec![], vec![]);
-
-        config.ca_file = Some(directory.path().join("missing.pem"));
-        let error = client_config(&config).expect_err("missing").to_string();
-        assert!(error.contains("CONNECT_KAFKA_CA_FILE") && error.contains("missing.pem"), "{error}");
-
-        config.ca_file = Some(empty);
-        let error = client_config(&config).expect_err("empty").to_string();
-        assert!(error.contains("holds no certificate"), "{error}");
+    fn refusal(files: &[(&str, &Path)]) -> String {
+        let mut pairs = vec![
+            ("CONNECT_KAFKA_BROKERS", "127.0.0.1:9092"),
+            ("CONNECT_KAFKA_TOPICS", "t"),
+            ("CONNECT_KAFKA_SECURITY", "tls"),
+        ];
+        pairs.extend(files.iter().map(|(name, path)| (*name, path.to_str().expect("UTF-8"))));
+        let config = KafkaConfig::from_pairs(&pairs).expect("the files can be opened");
+        client_config(&config).expect_err("the files hold nothing").to_string()
     }
 
     #[test]
-    fn a_certificate_without_its_key_is_refused() {
-        let mut config = KafkaConfig::plaintext(vec![], vec![]);
-        config.cert_file = Some("client.pem".into());
-        // The trust store is looked at first; a system without any says so instead, and that is fine here too.
-        let error = client_config(&config).expect_err("no key").to_string();
-        assert!(error.contains("CONNECT_KAFKA_KEY_FILE") || error.contains("CONNECT_KAFKA_CA_FILE"), "{error}");
+    fn what_is_wrong_names_the_variable() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let error = refusal(&[("CONNECT_KAFKA_CA_FILE", file.path())]);
+        assert!(error.contains("CONNECT_KAFKA_CA_FILE") && error.contains("holds no certificate"), "{error}");
     }
 }
