@@ -11,7 +11,8 @@ use crate::sink::Assigned;
 /// An implementation keeps itself alive: it retries what may pass, and a group member's heartbeats go on however slow
 /// the store or the caller is.
 pub trait Assignment: Send + 'static {
-    /// Waits for the next change. May be dropped at any `.await` without losing one.
+    /// Waits for the next change. The caller drops this future and calls again whenever it has something else to do,
+    /// about once a second: no change may be lost by that, and work that takes longer must go on behind it.
     ///
     /// # Errors
     /// [`AssignmentError`] when a person must change something.

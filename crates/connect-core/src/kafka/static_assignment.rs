@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -27,21 +28,27 @@ pub struct StaticAssignment {
     view: View,
     pending: VecDeque<Change>,
     due: Instant,
+    /// A look-up under way. The caller drops `next` whenever it has something else to do, about once a second; what
+    /// takes longer must not start anew each time.
+    looking: Option<BoxFuture<'static, Result<Topics, KafkaError>>>,
 }
+
+/// Topics of the cluster and the numbers of their partitions.
+type Topics = BTreeMap<String, BTreeSet<i32>>;
 
 impl StaticAssignment {
     /// Takes the topics from the connection's settings.
     pub fn new(connection: Arc<Connection>) -> Self {
         let view = View::new(connection.config().topics.names().iter().cloned());
-        Self { connection, view, pending: VecDeque::new(), due: Instant::now() }
+        Self { connection, view, pending: VecDeque::new(), due: Instant::now(), looking: None }
     }
+}
 
-    async fn look_up(&self) -> Result<BTreeMap<String, BTreeSet<i32>>, KafkaError> {
-        let client = self.connection.client().await?;
-        let topics = self.connection.bounded(REQUEST_TIMEOUT, client.list_topics()).await;
-        let topics = topics.map_err(|failure| self.connection.explain("list topics", &failure))?;
-        Ok(topics.into_iter().map(|topic| (topic.name, topic.partitions)).collect())
-    }
+async fn look_up(connection: Arc<Connection>) -> Result<Topics, KafkaError> {
+    let client = connection.client().await?;
+    let topics = connection.bounded(REQUEST_TIMEOUT, client.list_topics()).await;
+    let topics = topics.map_err(|failure| connection.explain("list topics", &failure))?;
+    Ok(topics.into_iter().map(|topic| (topic.name, topic.partitions)).collect())
 }
 
 impl Assignment for StaticAssignment {
@@ -51,7 +58,10 @@ impl Assignment for StaticAssignment {
                 return Ok(change);
             }
             tokio::time::sleep_until(self.due).await;
-            match self.look_up().await {
+            let looking = self.looking.get_or_insert_with(|| Box::pin(look_up(Arc::clone(&self.connection))));
+            let found = looking.await;
+            self.looking = None;
+            match found {
                 Ok(topics) => {
                     self.pending.extend(self.view.update(&topics));
                     self.due = Instant::now() + if self.view.is_complete() { POLL } else { POLL_SOON };
