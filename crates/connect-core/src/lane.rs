@@ -176,7 +176,10 @@ impl Answer {
             while let Some((_, next)) = exceptions.next_if(|(at, _)| *at == index) {
                 verdict = Some(next);
             }
-            if stopped || held.holds(sink.target(&item.op)) {
+            let target = sink.target(&item.op);
+            if stopped || held.holds(target) {
+                // What is sent again is itself a reason for later ones: without a target, for all of them.
+                held.hold(target);
                 answer.again.push(index);
                 continue;
             }
@@ -185,7 +188,7 @@ impl Answer {
                 Some(Verdict::Superseded) => answer.superseded += 1,
                 Some(Verdict::Expired) => answer.expired += 1,
                 Some(Verdict::Retry) => {
-                    held.hold(sink.target(&item.op));
+                    held.hold(target);
                     answer.again.push(index);
                     answer.retried = true;
                 }
@@ -250,5 +253,109 @@ struct Figures {
 impl Figures {
     fn new() -> Self {
         Self { batch_records: histogram!("connect_batch_records"), write_seconds: histogram!("connect_write_seconds") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The target is the operation itself; an empty one has none.
+    struct Words {
+        atomic: bool,
+    }
+
+    impl Sink for Words {
+        type Op = &'static str;
+
+        fn atomic(&self) -> bool {
+            self.atomic
+        }
+
+        fn prepare(&self, _: &Record) -> Result<Option<Self::Op>, Rejection> {
+            Ok(None)
+        }
+
+        fn target<'a>(&self, op: &'a Self::Op) -> Option<&'a [u8]> {
+            Some(op.as_bytes()).filter(|target| !target.is_empty())
+        }
+
+        async fn write(&self, _: &Batch<Self::Op>) -> Result<Outcome, SinkError> {
+            Ok(Outcome::written())
+        }
+    }
+
+    /// The rule, word for word: what the store asks for again, and every later item that must stay behind an item sent
+    /// again, because they share a target or because one of the two has none.
+    fn naive(ops: &[&str], retry: &[usize]) -> Vec<usize> {
+        let mut again: Vec<usize> = Vec::new();
+        for (index, op) in ops.iter().enumerate() {
+            let behind = again.iter().any(|earlier| ops[*earlier] == *op || ops[*earlier].is_empty() || op.is_empty());
+            if behind || retry.contains(&index) {
+                again.push(index);
+            }
+        }
+        again
+    }
+
+    fn items(ops: &[&'static str]) -> Vec<Item<&'static str>> {
+        ops.iter().enumerate().map(|(index, op)| Item { offset: 10 + index as i64, op: *op }).collect()
+    }
+
+    fn outcome(verdicts: &[(usize, Verdict)]) -> Outcome {
+        let mut outcome = Outcome::written();
+        for (index, verdict) in verdicts {
+            outcome.set(*index, verdict.clone());
+        }
+        outcome
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_must_stay_behind_an_item_sent_again_is_sent_again(
+            ops in prop::collection::vec(prop::sample::select(vec!["a", "b", "c", ""]), 0..12),
+            verdicts in prop::collection::vec(0..5, 12),
+        ) {
+            let (mut named, mut retry) = (Vec::new(), Vec::new());
+            for (index, verdict) in verdicts.iter().enumerate().take(ops.len()) {
+                match verdict {
+                    0 => {
+                        retry.push(index);
+                        named.push((index, Verdict::Retry));
+                    }
+                    1 => named.push((index, Verdict::Superseded)),
+                    2 => named.push((index, Verdict::Rejected(Rejection::new("no")))),
+                    3 => named.push((index, Verdict::Expired)),
+                    _ => {}
+                }
+            }
+            // The order in which a sink names its exceptions means nothing.
+            named.reverse();
+            let answer = Answer::read(&Words { atomic: false }, &items(&ops), outcome(&named));
+            prop_assert_eq!(&answer.again, &naive(&ops, &retry));
+            prop_assert_eq!(answer.retried, !retry.is_empty());
+            // Every item meets exactly one fate or is sent again.
+            let settled = answer.written + answer.superseded + answer.expired + answer.rejected.len();
+            prop_assert_eq!(settled + answer.again.len(), ops.len());
+        }
+    }
+
+    #[test]
+    fn an_item_without_a_target_that_is_sent_again_takes_everything_behind_it_along() {
+        let answer = Answer::read(&Words { atomic: false }, &items(&["a", "", "b"]), outcome(&[(0, Verdict::Retry)]));
+        assert_eq!(answer.again, [0, 1, 2]);
+    }
+
+    #[test]
+    fn an_atomic_sink_goes_on_behind_the_item_that_it_rejected() {
+        let verdicts = outcome(&[(1, Verdict::Rejected(Rejection::new("no")))]);
+        let items = items(&["a", "b", "c"]);
+        let answer = Answer::read(&Words { atomic: true }, &items, verdicts);
+        assert_eq!((answer.written, answer.again.as_slice()), (1, &[2][..]));
+        let source = crate::TopicPartition::new("t", 0);
+        let left = remainder(true, Batch { source, expected: None, first: 10, next: 13, items }, &answer);
+        assert_eq!((left.first, left.expected, left.next), (11, Some(11), 13));
+        assert_eq!(left.items.iter().map(|item| item.offset).collect::<Vec<_>>(), [12]);
     }
 }

@@ -23,15 +23,23 @@ pub(crate) async fn write<K: Sink>(
             lane.run(share, hand)
         })
         .collect();
-    let held = join_all(running).await.into_iter().filter_map(|end| match end {
-        LaneEnd::Done => None,
-        LaneEnd::Held { at, hold } => Some((at, hold)),
-    });
-    // The earliest hold decides how far the partition is; a fatal one is never hidden behind another.
-    match held.min_by_key(|(at, hold)| (!matches!(hold, Hold::Fatal(_)), *at)) {
-        None => (next, None),
-        Some((at, hold)) => (at, Some(hold)),
+    earliest(next, join_all(running).await)
+}
+
+/// The earliest hold decides how far the partition is, whichever reason is told: a fatal one is never hidden behind
+/// another.
+fn earliest(next: i64, ends: Vec<LaneEnd>) -> (i64, Option<Hold>) {
+    let mut settled = next;
+    let mut reason: Option<(bool, i64, Hold)> = None;
+    for end in ends {
+        let LaneEnd::Held { at, hold } = end else { continue };
+        settled = settled.min(at);
+        let rank = (!matches!(hold, Hold::Fatal(_)), at);
+        if reason.as_ref().is_none_or(|(mild, at, _)| rank < (*mild, *at)) {
+            reason = Some((rank.0, rank.1, hold));
+        }
     }
+    (settled, reason.map(|(_, _, hold)| hold))
 }
 
 /// One batch a lane that has anything to do. With an operation that has no target, the whole batch keeps its order.
@@ -58,4 +66,17 @@ fn lane_of(target: &[u8], lanes: usize) -> usize {
     let mut hasher = ahash::RandomState::with_seeds(1, 2, 3, 4).build_hasher();
     hasher.write(target);
     (hasher.finish() % lanes as u64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fatal_hold_is_told_but_the_earliest_one_decides_how_far_the_partition_is() {
+        let early = LaneEnd::Held { at: 10, hold: Hold::GaveUp };
+        let late = LaneEnd::Held { at: 50, hold: Hold::Fatal("no".into()) };
+        assert_eq!(earliest(60, vec![LaneEnd::Done, early, late]), (10, Some(Hold::Fatal("no".into()))));
+        assert_eq!(earliest(60, vec![LaneEnd::Done]), (60, None));
+    }
 }

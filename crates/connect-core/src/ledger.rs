@@ -57,6 +57,9 @@ impl Fate {
 /// Where an offset is not known yet.
 const UNKNOWN: i64 = -1;
 
+/// Progress of a partition that is not ours: always ahead of the clock.
+const NOT_OURS: u64 = u64::MAX;
+
 /// Counts and positions of one partition for the life of the process. The hot path touches only these atomics; a scrape publishes them.
 #[derive(Debug)]
 pub struct Ledger {
@@ -132,12 +135,18 @@ impl Ledger {
         known(&self.durable)
     }
 
-    /// The partition is taken up or given up: what earlier owners knew no longer counts.
-    pub fn forget_position(&self) {
+    /// The partition is ours from now on: what was known in an earlier life no longer counts.
+    pub fn take_up(&self) {
+        self.give_up();
+        self.progress();
+    }
+
+    /// The partition is no longer ours: it has no positions of ours, and cannot stall.
+    pub fn give_up(&self) {
         for offset in [&self.durable, &self.committed, &self.last_stable_offset, &self.high_watermark] {
             offset.store(UNKNOWN, Relaxed);
         }
-        self.progress();
+        self.progress.store(NOT_OURS, Relaxed);
     }
 
     /// Kafka holds this offset.
@@ -241,6 +250,17 @@ mod tests {
         assert!(ledger.stalled_seconds() >= 7.0);
         assert_eq!(ledger.lag(), Some(4));
         ledger.advance(6);
+        assert_eq!(ledger.stalled_seconds(), 0.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_partition_that_is_not_ours_never_stalls() {
+        let ledger = Ledger::new();
+        ledger.take_up();
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert!(ledger.stalled_seconds() >= 60.0, "ours, and not even its position is known");
+        ledger.give_up();
+        tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(ledger.stalled_seconds(), 0.0);
     }
 

@@ -113,7 +113,8 @@ impl<S: Source, K: Sink> Partition<S, K> {
         let known = self.ledger.durable().or(self.assigned.committed);
         let (position, expected) = match self.resume().await? {
             Resume::At(offset) => (offset, Some(offset)),
-            Resume::Empty => (self.start().await?, None),
+            // A store that lost everything while this process or Kafka knew a place must not skip what lies behind it.
+            Resume::Empty => (self.start().await?.min(known.unwrap_or(i64::MAX)), None),
             Resume::NotKept => match known {
                 Some(offset) => (offset, None),
                 None => (self.start().await?, None),
@@ -284,7 +285,12 @@ impl<S: Source, K: Sink> Partition<S, K> {
         let (durable, held) = if cut.items.is_empty() && !lane.sink.atomic() {
             (cut.next, None)
         } else {
-            self.pipeline.rate.take(cut.items.len()).await;
+            tokio::select! {
+                biased;
+                () = self.pipeline.rate.take(cut.items.len()) => {}
+                // At a low rate the turn may be minutes away: a drain doesn't wait for it, and the records are given back.
+                () = self.drain.cancelled() => return Err(Halt::Ended(Ended::Drained)),
+            }
             let batch = Batch {
                 source: self.assigned.partition.clone(),
                 expected: standing.expected,
@@ -332,6 +338,11 @@ impl<S: Source, K: Sink> Partition<S, K> {
     /// Decides what follows when the position no longer exists.
     async fn out_of_range(&self, at: i64, earliest: i64, latest: i64) -> Result<(), String> {
         let partition = &self.assigned.partition;
+        if (earliest..=latest).contains(&at) {
+            // The partition's bounds moved between the broker's two answers: asking again settles it.
+            sleep(FIRST).await;
+            return Ok(());
+        }
         if at > latest {
             return Err(format!(
                 "{partition}: offset {at} is next, but the partition ends at {latest}: the topic was made anew or lost its \
@@ -349,14 +360,16 @@ impl<S: Source, K: Sink> Partition<S, K> {
             }
         };
         warn!(%partition, from = at, to, "records were deleted before they were read; going on without them");
-        self.ledger.skip((to - at).max(0) as u64);
         // An atomic sink has the offset moved over the gap as well, so that its expectation stays exact.
         let mut standing = Standing { position: at, expected: Some(at) };
         match self.write_fetched(&mut standing, Fetched::empty(to)).await {
-            Ok(()) | Err(Halt::Ended(_)) => Ok(()),
+            Ok(()) => {
+                self.ledger.skip((to - at).max(0) as u64);
+                Ok(())
+            }
             Err(Halt::Held { at, hold }) => self.held(at, hold).map(drop),
             Err(Halt::Fatal(message)) => Err(message),
-            Err(Halt::OutOfRange { .. }) => Ok(()),
+            Err(Halt::Ended(_) | Halt::OutOfRange { .. }) => Ok(()),
         }
     }
 

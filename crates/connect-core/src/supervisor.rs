@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -14,7 +14,7 @@ use crate::health::Health;
 use crate::partition::{Ended, Partition};
 use crate::pipeline::Pipeline;
 use crate::record::TopicPartition;
-use crate::retry::{Retry, bounded};
+use crate::retry::{FIRST, Retry, bounded};
 use crate::settings::Stop;
 use crate::sink::{Assigned, Sink, SinkError};
 use crate::source::Source;
@@ -60,8 +60,7 @@ pub async fn supervise<S: Source, K: Sink, A: Assignment>(
         owned: BTreeSet::new(),
         running: BTreeMap::new(),
         handing_over: Vec::new(),
-        unfinished: false,
-        assigned: false,
+        finished: BTreeSet::new(),
     };
     supervisor.run(shutdown).await
 }
@@ -106,9 +105,8 @@ struct Supervisor<S, K, A> {
     owned: BTreeSet<TopicPartition>,
     running: BTreeMap<TopicPartition, Running>,
     handing_over: Vec<HandOver>,
-    /// Whether a partition ended before it reached the end that `CONNECT_KAFKA_STOP=end` names.
-    unfinished: bool,
-    assigned: bool,
+    /// What has reached the end that `CONNECT_KAFKA_STOP=end` names.
+    finished: BTreeSet<TopicPartition>,
 }
 
 impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
@@ -145,11 +143,11 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
         };
         let finished = self.finished();
         let drained = self.drain().await;
-        match fatal {
-            Some(fatal) => Err(fatal),
-            None if finished => Ok(RunEnd::Finished),
-            None if drained => Ok(RunEnd::Drained),
-            None => Ok(RunEnd::DrainTimeout),
+        match (fatal, drained) {
+            (Some(fatal), _) | (None, Err(fatal)) => Err(fatal),
+            (None, Ok(_)) if finished => Ok(RunEnd::Finished),
+            (None, Ok(true)) => Ok(RunEnd::Drained),
+            (None, Ok(false)) => Ok(RunEnd::DrainTimeout),
         }
     }
 
@@ -157,7 +155,6 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
         match change {
             Change::Assigned(partitions) => {
                 self.health.set_assigned();
-                self.assigned = true;
                 for assigned in partitions {
                     self.start(assigned);
                 }
@@ -177,10 +174,14 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
                 warn!(?partitions, "partitions are no longer ours; what is in hand is left to their new owner");
                 for partition in partitions {
                     self.owned.remove(&partition);
+                    // Should it come back, an old promise to hand it over must not take it away again.
+                    for hand_over in &mut self.handing_over {
+                        hand_over.partitions.retain(|promised| *promised != partition);
+                    }
                     if let Some(running) = self.running.remove(&partition) {
                         running.abort.abort();
                     }
-                    self.pipeline.ledgers.of(&partition).forget_position();
+                    self.pipeline.ledgers.of(&partition).give_up();
                 }
             }
         }
@@ -195,7 +196,7 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
         }
         info!(%partition, committed = ?assigned.committed, "partition assigned");
         let ledger = self.pipeline.ledgers.of(&partition);
-        ledger.forget_position();
+        ledger.take_up();
         if let Some(committed) = assigned.committed {
             ledger.set_committed(committed);
         }
@@ -203,6 +204,7 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
         let work = Partition { pipeline: Arc::clone(&self.pipeline), assigned, ledger, drain: drain.clone() };
         let name = partition.clone();
         let abort = self.tasks.spawn(async move { (name, work.run().await) });
+        self.finished.remove(&partition);
         self.owned.insert(partition.clone());
         self.running.insert(partition, Running { task: abort.id(), drain, abort });
     }
@@ -213,21 +215,27 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
     /// What stops the process.
     fn task_ended(&mut self, end: Result<(Id, TaskEnd), JoinError>) -> Result<(), String> {
         let (id, result) = match end {
-            Ok((id, (_, result))) => (id, result),
-            Err(error) if error.is_cancelled() => (error.id(), Ok(Ended::Drained)),
+            Ok((id, (partition, result))) => {
+                let ours = self.running.get(&partition).is_some_and(|running| running.task == id);
+                if ours && result == Ok(Ended::Finished) {
+                    self.finished.insert(partition);
+                }
+                (id, result.map(drop))
+            }
+            Err(error) if error.is_cancelled() => (error.id(), Ok(())),
             Err(error) => {
                 (error.id(), Err(format!("a partition's task panicked: {error}; this is a bug, please report it")))
             }
         };
         self.running.retain(|_, running| running.task != id);
         self.health.set_partitions(self.running.len());
-        self.unfinished |= result != Ok(Ended::Finished);
-        result.map(drop)
+        result
     }
 
+    /// Whether all that is ours has reached its end. A member that has nothing waits: it may be given what others leave.
     fn finished(&self) -> bool {
         let to_the_end = self.pipeline.settings.stop == Stop::End;
-        to_the_end && self.assigned && self.running.is_empty() && !self.unfinished && self.handing_over.is_empty()
+        to_the_end && !self.owned.is_empty() && self.owned.is_subset(&self.finished) && self.handing_over.is_empty()
     }
 
     /// Gives away what is drained by now.
@@ -242,7 +250,7 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
         self.assignment.released(&ready).await;
         for partition in &ready {
             self.owned.remove(partition);
-            self.pipeline.ledgers.of(partition).forget_position();
+            self.pipeline.ledgers.of(partition).give_up();
         }
     }
 
@@ -260,13 +268,13 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
         self.health.set_partitions(self.running.len());
     }
 
-    /// Commits what became durable since the last commit.
-    async fn commit(&mut self) {
+    /// Commits what became durable since the last commit. `false` when that may work later.
+    async fn commit(&mut self) -> bool {
         let owned: Vec<_> = self.owned.iter().cloned().collect();
-        self.commit_those(&owned).await;
+        self.commit_those(&owned).await
     }
 
-    async fn commit_those(&mut self, partitions: &[TopicPartition]) {
+    async fn commit_those(&mut self, partitions: &[TopicPartition]) -> bool {
         let ledgers = &self.pipeline.ledgers;
         let moved = partitions.iter().filter_map(|partition| {
             let ledger = ledgers.of(partition);
@@ -275,48 +283,61 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
         });
         let offsets: Vec<_> = moved.collect();
         if offsets.is_empty() {
-            return;
+            return true;
         }
         match self.assignment.commit(&offsets).await {
             Ok(()) => {
                 for (partition, offset) in &offsets {
                     ledgers.of(partition).set_committed(*offset);
                 }
+                true
             }
             Err(CommitError::Transient(message)) => {
-                warn!("offsets not committed to Kafka, again in a second: {message}")
+                warn!("offsets not committed to Kafka, trying again soon: {message}");
+                false
             }
-            Err(CommitError::Fenced(message)) => warn!("offsets not committed to Kafka: {message}"),
+            Err(CommitError::Fenced(message)) => {
+                warn!("offsets not committed to Kafka: {message}");
+                true
+            }
         }
     }
 
-    /// Finishes what is in hand. `false` when the time was not enough.
-    async fn drain(&mut self) -> bool {
+    /// Finishes what is in hand. `Ok(false)` when the time was not enough.
+    ///
+    /// # Errors
+    /// The first thing a person must mend that came up meanwhile; the others are logged.
+    async fn drain(&mut self) -> Result<bool, String> {
         self.health.set_draining();
         let deadline = Instant::now() + self.pipeline.settings.drain_timeout;
         for running in self.running.values() {
             running.drain.cancel();
         }
-        let mut in_time = true;
+        let mut in_time = Ok(true);
         loop {
             match timeout_at(deadline, self.tasks.join_next_with_id()).await {
                 Ok(Some(end)) => {
                     self.health.tick();
                     if let Err(message) = self.task_ended(end) {
                         error!("{message}");
+                        in_time = in_time.and(Err(message));
                     }
                 }
                 Ok(None) => break,
                 Err(_) => {
                     let left: Vec<_> = self.running.keys().collect();
                     error!(partitions = ?left, "not drained within CONNECT_DRAIN_TIMEOUT; what is in hand is not committed and will be read again");
-                    in_time = false;
+                    in_time = in_time.and(Ok(false));
                     break;
                 }
             }
         }
         self.tasks.shutdown().await;
-        self.commit().await;
+        // What is durable is worth some patience: without this commit it would all be read again.
+        while !self.commit().await && Instant::now() < deadline {
+            self.health.tick();
+            sleep(FIRST).await;
+        }
         self.assignment.leave().await;
         in_time
     }
