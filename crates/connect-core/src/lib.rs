@@ -1,8 +1,12 @@
 //! The framework that every sink connector stands on: it owns everything that is not about the store.
 
+pub mod admin;
 pub mod assignment;
 pub mod budget;
+mod check;
+pub mod cli;
 pub mod config;
+pub mod connector;
 mod cut;
 pub mod dead_letters;
 pub mod decode;
@@ -12,12 +16,16 @@ pub mod kafka;
 mod lane;
 mod lanes;
 pub mod ledger;
+pub mod logging;
+pub mod observe;
 mod partition;
 pub mod pipeline;
 mod rate;
 pub mod record;
 mod retry;
+pub mod run;
 pub mod settings;
+mod signals;
 pub mod sink;
 pub mod source;
 pub mod supervisor;
@@ -25,6 +33,8 @@ pub mod template;
 
 pub use assignment::{Assignment, AssignmentError, Change, CommitError};
 pub use budget::{Budget, Charge};
+pub use cli::{Exit, execute, main};
+pub use connector::{Connector, Context};
 pub use dead_letters::{DeadLetter, DeadLetterError, DeadLetterTopic, DeadLetters};
 pub use health::Health;
 pub use ledger::{Fate, Ledger, Ledgers};

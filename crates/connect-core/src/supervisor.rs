@@ -49,7 +49,7 @@ pub async fn supervise<S: Source, K: Sink, A: Assignment>(
             health.set_draining();
             return Ok(RunEnd::Drained);
         }
-        checked = check(&pipeline, &health) => checked?,
+        checked = health.ticking(check(&pipeline)) => checked?,
     }
     health.set_store_checked();
     let supervisor = Supervisor {
@@ -66,10 +66,9 @@ pub async fn supervise<S: Source, K: Sink, A: Assignment>(
 }
 
 /// Asks the store until it answers.
-async fn check<S: Source, K: Sink>(pipeline: &Pipeline<S, K>, health: &Health) -> Result<(), String> {
+async fn check<S: Source, K: Sink>(pipeline: &Pipeline<S, K>) -> Result<(), String> {
     let mut retry = Retry::new("checking the store", pipeline.settings.jitter_seed);
     loop {
-        health.tick();
         match bounded(pipeline.settings.write_timeout, pipeline.sink.check()).await {
             Ok(()) => {
                 retry.succeeded();
@@ -223,9 +222,8 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
                 (id, result.map(drop))
             }
             Err(error) if error.is_cancelled() => (error.id(), Ok(())),
-            Err(error) => {
-                (error.id(), Err(format!("a partition's task panicked: {error}; this is a bug, please report it")))
-            }
+            // The panic itself has been logged, without what it may quote of a record.
+            Err(error) => (error.id(), Err("a partition's task panicked; this is a bug, please report it".to_owned())),
         };
         self.running.retain(|_, running| running.task != id);
         self.health.set_partitions(self.running.len());

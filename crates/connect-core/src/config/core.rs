@@ -48,7 +48,7 @@ section! {
         /// `pretty` for people, `json` for machines. Not set: `pretty` on a terminal, else `json`.
         pub log_format: Option<LogFormat>,
         /// What is logged: a level, or a filter such as `info,connect_core=debug`.
-        pub log: LogFilter = "info,fred=warn,rskafka=warn",
+        pub log: LogFilter = "info,fred=error,rskafka=error",
         /// A TOML file with further settings, under the environment: `kafka.brokers` in it is `CONNECT_KAFKA_BROKERS`.
         /// Only in the environment.
         pub config: Option<PathBuf>,

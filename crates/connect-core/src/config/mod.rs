@@ -3,16 +3,17 @@
 //! A [`section!`](crate::section) is a struct whose fields are variables and whose doc comments are the reference.
 //! Values are raw text until the field's type parses them ([`Setting`]): nothing guesses that a password is a number.
 
-mod connector;
+mod configuration;
 mod core;
 mod injected;
 mod kafka;
 mod layers;
 mod problems;
+pub mod reference;
 mod section;
 mod setting;
 
-pub use self::connector::{Configuration, Effective, effective};
+pub use self::configuration::{Configuration, Effective, effective};
 pub use self::core::{CoreConfig, DeadLettersChoice, LogFilter, LogFormat, Name};
 pub use self::kafka::{KafkaConfig, SaslMechanism, Security, Topics};
 pub use self::layers::{Layers, Origin};

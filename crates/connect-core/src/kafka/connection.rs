@@ -1,5 +1,6 @@
 //! The rskafka client, with what it lacks: time-outs, an end to its retries, and errors that say what to do.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -48,6 +49,17 @@ impl Connection {
         let client = Arc::new(built.map_err(|failure| self.explain("connect", &failure))?);
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&client));
         Ok(client)
+    }
+
+    /// The partitions of every topic that may be seen.
+    ///
+    /// # Errors
+    /// As for [`client`](Self::client).
+    pub async fn topics(&self) -> Result<BTreeMap<String, BTreeSet<i32>>, KafkaError> {
+        let client = self.client().await?;
+        let topics = self.bounded(REQUEST_TIMEOUT, client.list_topics()).await;
+        let topics = topics.map_err(|failure| self.explain("list topics", &failure))?;
+        Ok(topics.into_iter().map(|topic| (topic.name, topic.partitions)).collect())
     }
 
     /// Forgets the client: the next call connects anew.

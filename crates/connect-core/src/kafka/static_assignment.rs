@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::connection::{Connection, REQUEST_TIMEOUT};
+use super::connection::Connection;
 use super::error::KafkaError;
 use crate::assignment::{Assignment, AssignmentError, Change, CommitError};
 use crate::record::TopicPartition;
@@ -45,10 +45,7 @@ impl StaticAssignment {
 }
 
 async fn look_up(connection: Arc<Connection>) -> Result<Topics, KafkaError> {
-    let client = connection.client().await?;
-    let topics = connection.bounded(REQUEST_TIMEOUT, client.list_topics()).await;
-    let topics = topics.map_err(|failure| connection.explain("list topics", &failure))?;
-    Ok(topics.into_iter().map(|topic| (topic.name, topic.partitions)).collect())
+    connection.topics().await
 }
 
 impl Assignment for StaticAssignment {

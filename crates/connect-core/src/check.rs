@@ -1,0 +1,68 @@
+//! The `check` command: can everything be reached and used?
+
+use std::collections::BTreeMap;
+
+use crate::config::{Configuration, DeadLettersChoice};
+use crate::connector::{Connector, Context};
+use crate::kafka::Connection;
+use crate::retry::bounded;
+use crate::sink::Sink;
+
+/// What was looked at, and what was found.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// `Kafka`, `topics`, `store`.
+    pub what: &'static str,
+    /// What was found, or what is wrong and what to do.
+    pub result: Result<String, String>,
+}
+
+/// Looks at Kafka, the topics and the store. Changes nothing.
+pub async fn check<C: Connector>(configuration: Configuration<C::Config>) -> Vec<Line> {
+    let topics = list(&configuration).await;
+    let kafka = topics.as_ref().map(|topics| format!("{} topics are there", topics.len())).map_err(Clone::clone);
+    let ours = match &topics {
+        Ok(topics) => ours(&configuration, topics),
+        Err(_) => Err("Kafka could not be asked".to_owned()),
+    };
+    let store = store::<C>(configuration).await;
+    vec![
+        Line { what: "Kafka", result: kafka },
+        Line { what: "topics", result: ours },
+        Line { what: "store", result: store },
+    ]
+}
+
+/// Partitions by topic.
+async fn list<C>(configuration: &Configuration<C>) -> Result<BTreeMap<String, usize>, String> {
+    let connection = Connection::new(configuration.kafka.clone());
+    let topics = connection.topics().await.map_err(|error| error.to_string())?;
+    Ok(topics.into_iter().map(|(topic, partitions)| (topic, partitions.len())).collect())
+}
+
+fn ours<C>(configuration: &Configuration<C>, there: &BTreeMap<String, usize>) -> Result<String, String> {
+    let mut found = Vec::new();
+    let mut missing = Vec::new();
+    for topic in configuration.kafka.topics.names() {
+        match there.get(topic) {
+            Some(partitions) => found.push(format!("{topic} with {partitions} partitions")),
+            None => missing.push(topic.as_str()),
+        }
+    }
+    if !missing.is_empty() {
+        return Err(format!("not there: {}; create them or change CONNECT_KAFKA_TOPICS", missing.join(", ")));
+    }
+    if let DeadLettersChoice::Topic(topic) = &configuration.core.dead_letters {
+        let state = if there.contains_key(topic) { "is there" } else { "will be created" };
+        found.push(format!("dead-letter topic {topic} {state}"));
+    }
+    Ok(found.join(", "))
+}
+
+async fn store<C: Connector>(configuration: Configuration<C::Config>) -> Result<String, String> {
+    let limit = configuration.core.write_timeout;
+    let context = Context::new(&configuration);
+    let sink = C::sink(configuration.sink, context).await?;
+    bounded(limit, sink.check()).await.map_err(|error| error.to_string())?;
+    Ok("it can be used".to_owned())
+}

@@ -1,0 +1,159 @@
+//! The command line and the exit codes.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use tracing::{error, info};
+
+use crate::config::{Configuration, Layers, effective, reference};
+use crate::connector::Connector;
+use crate::supervisor::RunEnd;
+use crate::{check, logging, run};
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// All is done, or drained.
+    Done = 0,
+    /// A person must mend something.
+    Fatal = 1,
+    /// A person must change the configuration or the command line.
+    Configuration = 64,
+    /// What was in hand was not finished in time; it will be read again.
+    DrainTimeout = 75,
+}
+
+#[derive(Parser)]
+#[command(about = "Moves records from Kafka into a store. Configured by its environment alone.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Moves records until it is stopped: what happens without a command
+    Run,
+    /// Checks the configuration, Kafka, the topics and the store: one line each
+    Check,
+    /// Shows the configuration in force, secrets hidden, and where each value was set
+    Config,
+}
+
+/// The `main` of a connector's binary.
+pub fn main<C: Connector>() -> ExitCode {
+    let exit = execute::<C>(std::env::args_os(), &Layers::from_process(), &mut io::stdout(), &mut io::stderr());
+    ExitCode::from(exit as u8)
+}
+
+/// The same with everything given that a process has around it: for tests and for programs that embed a connector.
+/// Runs a tokio runtime, so it must not be called inside one.
+pub fn execute<C: Connector>(
+    arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    layers: &Layers,
+    output: &mut impl Write,
+    errors: &mut impl Write,
+) -> Exit {
+    // Nothing can be done about a terminal that went away: `let _` from here on.
+    let command = match parse::<C>(arguments) {
+        Ok(arguments) => arguments.command.unwrap_or(Command::Run),
+        Err(error) if error.use_stderr() => {
+            let _ = write!(errors, "{}", error.render());
+            return Exit::Configuration;
+        }
+        Err(help) => {
+            let _ = write!(output, "{}", help.render());
+            return Exit::Done;
+        }
+    };
+    if let Command::Config = command {
+        let _ = show::<C>(layers, output);
+    }
+    let configuration = match Configuration::<C::Config>::load(layers) {
+        Ok(configuration) => configuration,
+        Err(problems) => {
+            let _ = writeln!(errors, "{problems}\n`{} --help` tells of every variable", C::NAME);
+            return Exit::Configuration;
+        }
+    };
+    let end = match command {
+        Command::Config => return Exit::Done,
+        Command::Check => {
+            let _ = writeln!(output, "configuration: ok");
+            logging::start(&configuration.core);
+            on_runtime(check::check::<C>(configuration)).map(|lines| report(&lines, output))
+        }
+        Command::Run => {
+            logging::start(&configuration.core);
+            on_runtime(run::run::<C>(configuration)).and_then(|end| end).map(ended)
+        }
+    };
+    end.unwrap_or_else(|message| {
+        error!("{message}");
+        Exit::Fatal
+    })
+}
+
+fn parse<C: Connector>(
+    arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<Arguments, clap::Error> {
+    let variables = Configuration::<C::Config>::variables();
+    let command = Arguments::command()
+        .name(C::NAME)
+        .version(C::VERSION)
+        .after_help("--help tells of every environment variable")
+        .after_long_help(reference::help(&variables));
+    Arguments::from_arg_matches(&command.try_get_matches_from(arguments)?)
+}
+
+/// A task of its own, so that a panic ends in a message and an exit code like any other error.
+fn on_runtime<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("the runtime can't be started: {error}"))?;
+    let result = runtime.block_on(runtime.spawn(work));
+    // A look-up of a name that hangs must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result.map_err(|_| "the main task panicked".to_owned())
+}
+
+fn ended(end: RunEnd) -> Exit {
+    match end {
+        RunEnd::Finished => {
+            info!("everything is written that was there at the start");
+            Exit::Done
+        }
+        RunEnd::Drained => {
+            info!("drained");
+            Exit::Done
+        }
+        RunEnd::DrainTimeout => Exit::DrainTimeout,
+    }
+}
+
+fn report(lines: &[check::Line], output: &mut impl Write) -> Exit {
+    let mut exit = Exit::Done;
+    for line in lines {
+        let _ = match &line.result {
+            Ok(found) => writeln!(output, "{}: ok: {found}", line.what),
+            Err(problem) => {
+                exit = Exit::Fatal;
+                writeln!(output, "{}: failed: {problem}", line.what)
+            }
+        };
+    }
+    exit
+}
+
+fn show<C: Connector>(layers: &Layers, output: &mut impl Write) -> io::Result<()> {
+    for row in effective(layers, &Configuration::<C::Config>::variables()) {
+        match row.value {
+            Some(value) => writeln!(output, "{}={}  # {}", row.name, value.escape_debug(), row.origin)?,
+            None => writeln!(output, "# {}: {}", row.name, row.origin)?,
+        }
+    }
+    Ok(())
+}
