@@ -66,3 +66,45 @@ async fn store<C: Connector>(configuration: Configuration<C::Config>) -> Result<
     bounded(limit, sink.check()).await.map_err(|error| error.to_string())?;
     Ok("it can be used".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Layers;
+
+    crate::section! {
+        /// Nothing of note.
+        struct Store = "STORE" {
+            /// A size.
+            size: u16 = "1",
+        }
+    }
+
+    fn look(dead_letters: &str, there: &[(&str, usize)]) -> Result<String, String> {
+        let pairs = [
+            ("CONNECT_NAME", "orders"),
+            ("CONNECT_KAFKA_BROKERS", "kafka:9092"),
+            ("CONNECT_KAFKA_TOPICS", "orders,clicks"),
+            ("CONNECT_DEAD_LETTERS", dead_letters),
+        ];
+        let configuration = Configuration::<Store>::load(&Layers::from_environment(pairs)).expect("valid");
+        assert_eq!(configuration.sink.size, 1);
+        ours(&configuration, &there.iter().map(|(topic, partitions)| ((*topic).to_owned(), *partitions)).collect())
+    }
+
+    #[test]
+    fn every_topic_is_looked_for() {
+        let found = look("stop", &[("clicks", 2), ("orders", 4), ("other", 1)]);
+        assert_eq!(found.as_deref(), Ok("orders with 4 partitions, clicks with 2 partitions"));
+        let missing = look("topic:dead", &[("clicks", 2), ("dead", 1)]).expect_err("missing");
+        assert!(missing.starts_with("not there: orders; create them"), "{missing}");
+    }
+
+    #[test]
+    fn the_dead_letter_topic_may_be_missing() {
+        let both = [("clicks", 2), ("orders", 4)];
+        assert!(look("topic:dead", &both).expect("fine").ends_with("dead-letter topic dead will be created"));
+        let all = [&both[..], &[("dead", 1)]].concat();
+        assert!(look("topic:dead", &all).expect("fine").ends_with("dead-letter topic dead is there"));
+    }
+}

@@ -65,7 +65,11 @@ async fn work<C: Connector>(
         () = shutdown.cancelled() => return Ok(RunEnd::Drained),
         made = health.ticking(dead_letters(&core, &connection, settings.jitter_seed)) => made?,
     };
-    let sink = Arc::new(C::sink(sink, context).await?);
+    let sink = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => return Ok(RunEnd::Drained),
+        made = health.ticking(C::sink(sink, context)) => Arc::new(made?),
+    };
     let source = Arc::new(RskafkaSource::new(Arc::clone(&connection), budget));
     let pipeline = Arc::new(Pipeline::new(source, sink, dead_letters, settings, ledgers));
     supervise(pipeline, StaticAssignment::new(connection), health, shutdown).await

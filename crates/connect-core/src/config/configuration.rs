@@ -128,6 +128,28 @@ mod tests {
     }
 
     #[test]
+    fn a_file_sets_what_the_environment_does_not() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let content = "name = 'file'\nmemory = '12MiB'\nraet = 5\n[kafka]\nbrokers = ['a:1', 'b:2']\ntopics = 't'\n";
+        std::fs::write(file.path(), content).expect("writable");
+        let path = file.path().to_str().expect("UTF-8");
+        let pairs = [("CONNECT_CONFIG", path), ("CONNECT_NAME", "environment"), ("CONNECT_STORE_PASSWORD", "x")];
+        let problems = load(&pairs).expect_err("a misspelt key");
+        let expected = format!("CONNECT_RAET (file {path}): there is no such variable: did you mean CONNECT_RATE?");
+        assert_eq!(problems.lines(), [expected]);
+
+        std::fs::write(file.path(), content.replace("raet", "rate")).expect("writable");
+        let configuration = load(&pairs).expect("valid");
+        assert_eq!(configuration.core.name.as_str(), "environment");
+        assert_eq!(configuration.core.memory_bytes(), 12 << 20);
+        assert_eq!(configuration.core.rate.map(|rate| rate.get()), Some(5));
+        assert_eq!(configuration.kafka.brokers.len(), 2);
+        let rows = effective(&Layers::from_environment(pairs), &Configuration::<Store>::variables());
+        let memory = rows.iter().find(|row| row.name == "CONNECT_MEMORY").expect("a row");
+        assert_eq!(memory.origin, format!("file {path}"));
+    }
+
+    #[test]
     fn sections_are_checked_against_each_other_whatever_else_is_wrong() {
         let pairs = [("CONNECT_DEAD_LETTERS", "topic:a"), ("CONNECT_KAFKA_TOPICS", "b,a"), ("CONNECT_MEMORY", "much")];
         let problems = load(&pairs).expect_err("several").to_string();

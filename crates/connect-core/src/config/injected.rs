@@ -44,13 +44,66 @@ fn nearest<'a>(name: &str, known: &'a BTreeSet<String>) -> Option<&'a String> {
     let (nearest, distance) =
         known.iter().map(|other| (other, distance(other))).min_by_key(|(_, distance)| *distance)?;
     // A third of what follows CONNECT_ may differ: beyond that a guess misleads.
-    let letters = name.len().saturating_sub(super::PREFIX.len());
-    (distance <= letters.div_ceil(3)).then_some(nearest)
+    let rest = name.strip_prefix(super::PREFIX)?;
+    if distance <= rest.len().div_ceil(3) {
+        return Some(nearest);
+    }
+    // Or the section was left out: CONNECT_BROKERS.
+    known.iter().find(|other| other.strip_suffix(rest).is_some_and(|section| section.ends_with('_')))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Section;
+
+    crate::section! {
+        /// A section with a name like those of Kubernetes.
+        struct Odd = "ODD" {
+            /// A port.
+            port: u16,
+            /// A host.
+            service_host: String,
+        }
+    }
+
+    fn problems(pairs: &[(&str, &str)]) -> Vec<String> {
+        let right = [("CONNECT_ODD_PORT", "1"), ("CONNECT_ODD_SERVICE_HOST", "x")];
+        let problems = Odd::from_pairs(&[&right, pairs].concat()).map(|_| ());
+        problems.expect_err("a problem").lines().to_vec()
+    }
+
+    #[test]
+    fn a_known_name_counts_whatever_it_looks_like() {
+        let pairs =
+            [("CONNECT_ODD_PORT", "17"), ("CONNECT_ODD_SERVICE_HOST", "here"), ("CONNECT_SERVICE_HOST", "ignored")];
+        let odd = Odd::from_pairs(&pairs).expect("valid");
+        assert_eq!((odd.port, odd.service_host.as_str()), (17, "here"));
+        let problem = Odd::from_pairs(&[("CONNECT_ODD_PORT", "tcp://10.0.0.1:6379"), pairs[1]]).expect_err("no port");
+        assert!(problem.lines()[0].starts_with("CONNECT_ODD_PORT (environment): expected"), "{problem}");
+    }
+
+    #[test]
+    fn the_nearest_name_is_offered_and_none_when_none_is_near() {
+        for (name, offered) in [
+            ("CONNECT_ODD_PROT", Some("CONNECT_ODD_PORT")),
+            ("CONNECT_OD_PORTS", Some("CONNECT_ODD_PORT")),
+            ("CONNECT_SERVICE_HOSTS", Some("CONNECT_ODD_SERVICE_HOST")),
+            ("CONNECT_ODD_HOST_SERVICE", None),
+            ("CONNECT_FAIRLY_FAR_AWAY", None),
+            ("CONNECT_PORT", Some("CONNECT_ODD_PORT")),
+            ("CONNECT_HOST", Some("CONNECT_ODD_SERVICE_HOST")),
+            ("CONNECT_", None),
+        ] {
+            let lines = problems(&[(name, "6379")]);
+            let advice = offered.map_or("unset it".to_owned(), |offered| format!("did you mean {offered}?"));
+            assert_eq!(lines.len(), 1, "{lines:#?}");
+            assert!(
+                lines[0].starts_with(&format!("{name} (environment): there is no such variable: {advice}")),
+                "{lines:#?}"
+            );
+        }
+    }
 
     #[test]
     fn what_kubernetes_injects_is_told_from_a_mistake() {
