@@ -88,7 +88,9 @@ impl<K: Sink> Lane<'_, K> {
                 let at = answer.rejected.iter().map(|(offset, _)| *offset).chain(first_again).min();
                 return LaneEnd::Held { at: at.unwrap_or(batch.first), hold };
             }
-            if answer.again.is_empty() {
+            // Behind a rejected last item nothing is left to write but the offset itself.
+            let offset_is_left = self.sink.atomic() && !answer.rejected.is_empty();
+            if answer.again.is_empty() && !offset_is_left {
                 return LaneEnd::Done;
             }
             if answer.again.len() < batch.items.len() {
