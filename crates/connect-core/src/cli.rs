@@ -157,3 +157,15 @@ fn show<C: Connector>(layers: &Layers, output: &mut impl Write) -> io::Result<()
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_end_has_its_exit_code() {
+        let codes = [RunEnd::Finished, RunEnd::Drained, RunEnd::DrainTimeout].map(|end| ended(end) as u8);
+        assert_eq!(codes, [0, 0, 75]);
+        assert_eq!([Exit::Fatal as u8, Exit::Configuration as u8], [1, 64]);
+    }
+}

@@ -37,3 +37,27 @@ impl Signals {
         warn!(signal, "ending at once; what is in hand is not committed and will be read again");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustix::process::{Signal, getpid, kill_process};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn the_first_signal_asks_and_the_second_ends() {
+        let shutdown = CancellationToken::new();
+        let signals = Signals::catch().expect("signals");
+        let forward = tokio::spawn(signals.forward(shutdown.clone()));
+        kill_process(getpid(), Signal::TERM).expect("sent");
+        timeout(PATIENCE, shutdown.cancelled()).await.expect("asked to stop");
+        assert!(!forward.is_finished());
+        kill_process(getpid(), Signal::INT).expect("sent");
+        timeout(PATIENCE, forward).await.expect("ended").expect("no panic");
+    }
+}
