@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! `sink-redis`: Kafka topics into Redis.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    connect_core::main::<sink_redis::RedisConnector>()
+}

@@ -1,0 +1,141 @@
+//! The connection to Redis: made when it is first needed, and made again when it was lost.
+//!
+//! The client is not asked to connect again by itself: it would go on for ever with a password that is wrong by now, and
+//! the core has its own back-off.
+
+use std::time::Duration;
+
+use connect_core::SinkError;
+use connect_core::config::ExposeSecret;
+use fred::clients::Client;
+use fred::interfaces::ClientLike;
+use fred::types::config::{Config, ConnectionConfig, PerformanceConfig, ReconnectError, TcpConfig, UnresponsiveConfig};
+use fred::types::scripts::Script;
+use fred::types::{Builder, ClusterHash, ConnectHandle, CustomCommand, Value};
+use tokio::sync::Mutex;
+use tracing::debug;
+
+use crate::config::RedisConfig;
+use crate::errors;
+
+/// Calls that wait at once, of all partitions: more than there are partitions on one process.
+const MOST_CALLS: usize = 4_096;
+
+/// One connection for all partitions: their scripts follow each other on it without waiting for the answers.
+pub struct Connection {
+    config: Config,
+    timeout: Duration,
+    live: Mutex<Option<Live>>,
+}
+
+struct Live {
+    client: Client,
+    /// Ends with the connection.
+    task: ConnectHandle,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Connection {
+    /// Prepares a connection without making it.
+    ///
+    /// # Errors
+    /// What is wrong with the settings.
+    pub fn new(settings: &RedisConfig) -> Result<Self, String> {
+        let mut config = Config::from_url(settings.url.expose())
+            .map_err(|error| format!("CONNECT_REDIS_URL: {}", error.details()))?;
+        config.fail_fast = true;
+        if let Some(username) = &settings.username {
+            config.username = Some(username.clone());
+        }
+        if let Some(password) = &settings.password {
+            config.password = Some(password.expose_secret().to_owned());
+        }
+        Ok(Self { config, timeout: settings.timeout, live: Mutex::new(None) })
+    }
+
+    /// The connected client.
+    ///
+    /// # Errors
+    /// There is no connection.
+    pub async fn client(&self) -> Result<Client, SinkError> {
+        let mut live = self.live.lock().await;
+        if let Some(live) = live.as_ref().filter(|live| !live.task.is_finished()) {
+            return Ok(live.client.clone());
+        }
+        let client = self.build()?;
+        let task = client.init().await.map_err(|error| errors::of_call(&error))?;
+        debug!("connected to redis");
+        *live = Some(Live { client: client.clone(), task });
+        Ok(client)
+    }
+
+    fn build(&self) -> Result<Client, SinkError> {
+        let timeout = self.timeout;
+        let mut builder = Builder::from_config(self.config.clone());
+        builder
+            .with_connection_config(|connection: &mut ConnectionConfig| {
+                connection.connection_timeout = timeout;
+                connection.internal_command_timeout = timeout;
+                // What is sent again is for the core to decide: only it knows whether the batch still counts.
+                connection.max_command_attempts = 1;
+                connection.max_command_buffer_len = MOST_CALLS;
+                connection.unresponsive =
+                    UnresponsiveConfig { max_timeout: Some(timeout), interval: Duration::from_secs(1) };
+                connection.reconnect_errors = vec![
+                    ReconnectError::ReadOnly,
+                    ReconnectError::Loading,
+                    ReconnectError::MasterDown,
+                    ReconnectError::ClusterDown,
+                ];
+                connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
+            })
+            .with_performance_config(|performance: &mut PerformanceConfig| {
+                performance.default_command_timeout = timeout;
+            });
+        builder.build().map_err(|error| errors::of_call(&error))
+    }
+
+    /// Runs a script with one key. A server that does not know it is sent its text in the same step.
+    ///
+    /// # Errors
+    /// What Redis or the client says.
+    pub async fn run<const N: usize>(
+        &self,
+        script: &Script,
+        key: &str,
+        arguments: [Value; N],
+    ) -> Result<Value, SinkError> {
+        let client = self.client().await?;
+        let mut words = Vec::with_capacity(3 + N);
+        words.push(Value::from(script.sha1().clone()));
+        words.push(Value::from(1));
+        words.push(Value::from(key));
+        words.extend(arguments);
+        match custom(&client, "EVALSHA", words.clone()).await {
+            Err(error) if error.details().contains("NOSCRIPT") => {
+                words[0] = Value::from(script.lua().cloned().unwrap_or_default());
+                custom(&client, "EVAL", words).await
+            }
+            result => result,
+        }
+        .map_err(|error| errors::of_script(&error, key))
+    }
+
+    /// Sends one command.
+    ///
+    /// # Errors
+    /// What Redis or the client says.
+    pub async fn command(&self, name: &'static str, words: Vec<Value>) -> Result<Value, SinkError> {
+        let client = self.client().await?;
+        custom(&client, name, words).await.map_err(|error| errors::of_call(&error))
+    }
+}
+
+async fn custom(client: &Client, name: &'static str, words: Vec<Value>) -> Result<Value, fred::error::Error> {
+    client.custom(CustomCommand::new_static(name, ClusterHash::FirstKey, false), words).await
+}

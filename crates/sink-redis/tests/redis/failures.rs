@@ -1,0 +1,175 @@
+//! What goes wrong, and what it means.
+
+use std::time::Duration;
+
+use connect_core::{Outcome, Sink, SinkError};
+
+use crate::support::{Server, assigned, batch, fatal, record, sink, start, transient, write};
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_server_that_can_be_used_passes_the_check() {
+    let server = Server::start().await;
+    let sink = server.sink();
+    assert_eq!(sink.check().await, Ok(()));
+    assert_eq!(server.ask("DBSIZE").await, "0", "a check changes nothing");
+    start(&sink).await;
+    assert_eq!(sink.check().await, Ok(()));
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn no_server_passes() {
+    let sink = sink("redis://127.0.0.1:1", &[]);
+    assert_eq!(transient(sink.check().await), "connection");
+    assert_eq!(transient(sink.resume(&assigned(None)).await), "connection");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_server_that_comes_back_is_used_again() {
+    let mut server = Server::start().await;
+    let sink = server.sink_with(&[("CONNECT_REDIS_TIMEOUT", "1s")]);
+    start(&sink).await;
+    write(&sink, 0, &[record(0, "a", "1")]).await;
+    server.redis.stop();
+    let next = batch(&sink, Some(1), 1, &[record(1, "a", "2")]);
+    transient(sink.write(&next).await);
+    server.redis.start_again().await.unwrap();
+    let outcome = until_written(&sink, &next).await;
+    assert!(outcome.exceptions().len() <= 1, "written now, or by the call that had timed out: {outcome:?}");
+    assert_eq!(server.stored().await, "2");
+    assert_eq!(server.ask("GET a").await, "2");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_frozen_server_is_given_up_in_time() {
+    let mut server = Server::start().await;
+    let sink = server.sink_with(&[("CONNECT_REDIS_TIMEOUT", "500ms")]);
+    start(&sink).await;
+    server.redis.pause().unwrap();
+    let next = batch(&sink, Some(0), 0, &[record(0, "a", "1")]);
+    transient(sink.write(&next).await);
+    server.redis.resume().unwrap();
+    until_written(&sink, &next).await;
+    assert_eq!(server.stored().await, "1");
+}
+
+/// As the core does: again and again.
+async fn until_written(sink: &sink_redis::RedisSink, next: &connect_core::Batch<sink_redis::op::Op>) -> Outcome {
+    tokio::time::timeout(Duration::from_secs(30), async {
+        loop {
+            match sink.write(next).await {
+                Ok(outcome) => return outcome,
+                Err(SinkError::Transient { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    })
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_full_server_is_waited_for() {
+    let server = Server::start().await;
+    for settings in [&[][..], &[("CONNECT_REDIS_TTL", "100000h")]] {
+        server.ask("FLUSHALL").await;
+        let sink = server.sink_with(settings);
+        start(&sink).await;
+        server.ask("CONFIG SET maxmemory 1").await;
+        let next = batch(&sink, Some(0), 0, &[record(0, "a", "1"), record(1, "b", "2")]);
+        assert_eq!(transient(sink.write(&next).await), "out_of_memory");
+        assert_eq!(server.stored().await, "0", "nothing was written");
+        server.ask("CONFIG SET maxmemory 0").await;
+        sink.write(&next).await.unwrap();
+        assert_eq!(server.ask("MGET a b").await, "1 2");
+        assert_eq!(server.stored().await, "2");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_wrong_password_is_fatal_and_is_not_shown() {
+    let server = Server::start().await;
+    server.ask("CONFIG SET requirepass secret").await;
+    let sink = server.sink_with(&[("CONNECT_REDIS_PASSWORD", "hunter2")]);
+    let message = fatal(sink.check().await);
+    assert!(message.contains("CONNECT_REDIS_PASSWORD") && !message.contains("hunter2"), "{message}");
+    let message = fatal(server.sink().check().await);
+    assert!(message.contains("CONNECT_REDIS_PASSWORD"), "{message}");
+    assert_eq!(server.sink_with(&[("CONNECT_REDIS_PASSWORD", "secret")]).check().await, Ok(()));
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_password_changed_while_running_is_fatal_after_the_next_loss() {
+    let server = Server::start().await;
+    let sink = server.sink_with(&[("CONNECT_REDIS_TIMEOUT", "1s")]);
+    start(&sink).await;
+    server.ask("CONFIG SET requirepass secret").await;
+    server.ask("CLIENT KILL TYPE normal SKIPME yes").await;
+    let next = batch(&sink, Some(0), 0, &[record(0, "a", "1")]);
+    let message = tokio::time::timeout(Duration::from_secs(30), async {
+        loop {
+            match sink.write(&next).await {
+                Err(SinkError::Fatal(message)) => return message,
+                Err(SinkError::Transient { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
+                other => panic!("{other:?}"),
+            }
+        }
+    })
+    .await
+    .unwrap();
+    assert!(message.contains("CONNECT_REDIS_PASSWORD"), "{message}");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn an_offsets_key_of_another_type_is_fatal_and_named() {
+    let server = Server::start().await;
+    server.ask("SET connect:offsets:test theirs").await;
+    let sink = server.sink();
+    for message in [
+        fatal(sink.check().await),
+        fatal(sink.resume(&assigned(None)).await),
+        fatal(sink.write(&batch(&sink, None, 0, &[record(0, "a", "1")])).await),
+    ] {
+        assert!(message.contains("connect:offsets:test"), "{message}");
+    }
+    assert_eq!(server.ask("GET connect:offsets:test").await, "theirs");
+    assert_eq!(server.ask("EXISTS a").await, "0");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn what_the_acl_forbids_is_fatal_and_nothing_is_lost() {
+    let server = Server::start().await;
+    server.ask("ACL SETUSER narrow on >pw ~allowed:* ~connect:* +@all").await;
+    let sink = server.sink_with(&[("CONNECT_REDIS_USERNAME", "narrow"), ("CONNECT_REDIS_PASSWORD", "pw")]);
+    start(&sink).await;
+    let records = [record(0, "allowed:a", "1"), record(1, "forbidden", "2")];
+    let message = fatal(sink.write(&batch(&sink, Some(0), 0, &records)).await);
+    assert!(message.contains("ACL"), "{message}");
+    assert_eq!(server.stored().await, "0", "both are one command");
+    server.ask("ACL SETUSER nokey on >pw ~allowed:* +@all").await;
+    let sink = server.sink_with(&[("CONNECT_REDIS_USERNAME", "nokey"), ("CONNECT_REDIS_PASSWORD", "pw")]);
+    let message = fatal(sink.check().await);
+    assert!(message.contains("offsets key"), "{message}");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_replica_is_waited_for() {
+    let server = Server::start().await;
+    let sink = server.sink();
+    start(&sink).await;
+    server.ask("REPLICAOF 127.0.0.1 1").await;
+    let next = batch(&sink, Some(0), 0, &[record(0, "a", "1")]);
+    assert_eq!(transient(sink.write(&next).await), "read_only");
+    server.ask("REPLICAOF NO ONE").await;
+    until_written(&sink, &next).await;
+    assert_eq!(server.ask("GET a").await, "1");
+}
