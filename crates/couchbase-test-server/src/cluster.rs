@@ -1,0 +1,103 @@
+//! The cluster configuration: who has which vbucket.
+
+use serde_json::{Value, json};
+
+/// Number of vbuckets; the real server has 1024, clients take what the configuration says.
+pub const VBUCKETS: usize = 64;
+
+/// The ports of one node. Clients tell nodes apart by host and management port.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    pub key_value: u16,
+    pub management: u16,
+}
+
+/// Nodes and the vbuckets that are active on them.
+pub struct Cluster {
+    bucket: String,
+    tls: bool,
+    replicas: usize,
+    revision: u64,
+    nodes: Vec<Ports>,
+    active: Vec<usize>,
+}
+
+impl Cluster {
+    pub fn new(bucket: &str, tls: bool, replicas: usize, nodes: Vec<Ports>) -> Self {
+        let active = (0..VBUCKETS).map(|vbucket| vbucket % nodes.len()).collect();
+        Self { bucket: bucket.to_owned(), tls, replicas, revision: 1, nodes, active }
+    }
+
+    /// Whether the node has this vbucket.
+    pub fn owns(&self, node: usize, vbucket: u16) -> bool {
+        self.active.get(vbucket as usize) == Some(&node)
+    }
+
+    /// Moves every vbucket to the next node.
+    pub fn rotate(&mut self) {
+        self.revision += 1;
+        self.active.iter_mut().for_each(|node| *node = (*node + 1) % self.nodes.len());
+    }
+
+    /// The configuration as the node tells it: of the bucket, or of the cluster alone.
+    pub fn configuration(&self, node: usize, with_bucket: bool) -> Value {
+        let service = if self.tls { "kvSSL" } else { "kv" };
+        let ext = |(index, ports): (usize, &Ports)| {
+            json!({
+                "hostname": "127.0.0.1",
+                "thisNode": index == node,
+                "services": {service: ports.key_value, "mgmt": ports.management},
+            })
+        };
+        let nodes_ext: Vec<Value> = self.nodes.iter().enumerate().map(ext).collect();
+        let mut configuration = json!({
+            "rev": self.revision,
+            "revEpoch": 1,
+            "clusterCapabilitiesVer": [1, 0],
+            "clusterCapabilities": {},
+            "clusterUUID": "couchbase-test-server",
+            "clusterName": "couchbase-test-server",
+            "nodesExt": nodes_ext,
+        });
+        if with_bucket {
+            self.add_bucket(&mut configuration);
+        }
+        configuration
+    }
+
+    fn add_bucket(&self, configuration: &mut Value) {
+        let address = |ports: &Ports| json!(format!("127.0.0.1:{}", ports.key_value));
+        let node = |ports: &Ports| {
+            let hostname = format!("127.0.0.1:{}", ports.management);
+            json!({"hostname": hostname, "ports": {"direct": ports.key_value}})
+        };
+        // A replica is told as missing: nothing here is replicated.
+        let chain = |node: &usize| {
+            let mut chain = vec![*node as i16];
+            chain.resize(1 + self.replicas, -1);
+            chain
+        };
+        configuration["name"] = json!(self.bucket);
+        configuration["uuid"] = json!("b0");
+        configuration["nodeLocator"] = json!("vbucket");
+        configuration["nodes"] = self.nodes.iter().map(node).collect();
+        configuration["bucketCapabilitiesVer"] = json!("");
+        configuration["bucketCapabilities"] = json!([
+            "collections",
+            "durableWrite",
+            "tombstonedUserXAttrs",
+            "subdoc.ReviveDocument",
+            "xattr",
+            "cccp",
+            "nodesExt",
+            "touch",
+            "couchapi",
+        ]);
+        configuration["vBucketServerMap"] = json!({
+            "hashAlgorithm": "CRC",
+            "numReplicas": self.replicas,
+            "serverList": self.nodes.iter().map(address).collect::<Vec<_>>(),
+            "vBucketMap": self.active.iter().map(chain).collect::<Vec<_>>(),
+        });
+    }
+}

@@ -1,0 +1,77 @@
+//! The part of the management interface that makes and lists collections.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::collections::Refused;
+use crate::state::Shared;
+
+/// Serves one connection until the client closes it.
+pub async fn serve(shared: Arc<Shared>, mut stream: TcpStream) -> std::io::Result<()> {
+    let mut buffer = Vec::new();
+    loop {
+        let head = loop {
+            if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+                break end;
+            }
+            if stream.read_buf(&mut buffer).await? == 0 {
+                return Ok(());
+            }
+        };
+        let text = String::from_utf8_lossy(&buffer[..head]).into_owned();
+        let length = text.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+        });
+        let end = head + 4 + length.unwrap_or(0_usize);
+        while buffer.len() < end {
+            if stream.read_buf(&mut buffer).await? == 0 {
+                return Ok(());
+            }
+        }
+        let body = String::from_utf8_lossy(&buffer[head + 4..end]).into_owned();
+        buffer.drain(..end);
+        let mut line = text.lines().next().unwrap_or_default().split(' ');
+        let (method, target) = (line.next().unwrap_or_default(), line.next().unwrap_or_default());
+        let path = target.split('?').next().unwrap_or_default();
+        let (code, answer) = answer(&shared, method, path, &body);
+        let length = answer.len();
+        let head = format!("HTTP/1.1 {code} -\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n");
+        stream.write_all((head + &answer).as_bytes()).await?;
+    }
+}
+
+fn answer(shared: &Shared, method: &str, path: &str, body: &str) -> (u16, String) {
+    let form: HashMap<&str, &str> = body.split('&').filter_map(|pair| pair.split_once('=')).collect();
+    let name = form.get("name").copied().unwrap_or_default();
+    let mut state = shared.lock();
+    let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let Some(["pools", "default", "buckets", bucket, "scopes", rest @ ..]) = segments.get(..) else {
+        return (404, "{}".into());
+    };
+    if *bucket != shared.bucket {
+        return (404, "\"Requested resource not found.\"".into());
+    }
+    let changed = match (method, rest) {
+        ("GET", []) => return (200, state.manifest.json().to_string()),
+        ("POST", []) => state.manifest.create_scope(name),
+        ("POST", [scope, "collections"]) => state.manifest.create_collection(scope, name),
+        ("DELETE", [scope]) => state.manifest.drop_scope(scope),
+        ("DELETE", [scope, "collections", collection]) => state.manifest.drop_collection(scope, collection),
+        _ => return (404, "{}".into()),
+    };
+    let error = |code: u16, text: String| (code, serde_json::json!({"errors": {"_": text}}).to_string());
+    let scope = rest.first().copied().unwrap_or(name);
+    match changed {
+        Ok(()) => (200, format!("{{\"uid\":\"{:x}\"}}", state.manifest.uid())),
+        Err(Refused::ScopeExists) => error(400, format!("Scope with name \"{name}\" already exists")),
+        Err(Refused::NoScope) => error(404, format!("Scope with name \"{scope}\" is not found")),
+        Err(Refused::CollectionExists) => {
+            error(400, format!("Collection with name \"{name}\" in scope \"{scope}\" already exists"))
+        }
+        Err(Refused::NoCollection) => error(404, format!("Collection in scope \"{scope}\" is not found")),
+    }
+}

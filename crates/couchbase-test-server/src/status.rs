@@ -1,0 +1,47 @@
+//! The status codes of answers that this server knows.
+#![allow(missing_docs)]
+
+pub const SUCCESS: u16 = 0x00;
+pub const NOT_FOUND: u16 = 0x01;
+pub const EXISTS: u16 = 0x02;
+pub const TOO_BIG: u16 = 0x03;
+pub const INVALID: u16 = 0x04;
+pub const NOT_STORED: u16 = 0x05;
+pub const BAD_DELTA: u16 = 0x06;
+pub const NOT_MY_VBUCKET: u16 = 0x07;
+pub const NO_BUCKET: u16 = 0x08;
+pub const LOCKED: u16 = 0x09;
+pub const NOT_LOCKED: u16 = 0x0e;
+pub const AUTH_STALE: u16 = 0x1f;
+pub const AUTH_ERROR: u16 = 0x20;
+pub const AUTH_CONTINUE: u16 = 0x21;
+pub const NO_ACCESS: u16 = 0x24;
+pub const RATE_LIMITED: u16 = 0x33;
+pub const UNKNOWN_COMMAND: u16 = 0x81;
+pub const OUT_OF_MEMORY: u16 = 0x82;
+pub const NOT_SUPPORTED: u16 = 0x83;
+pub const INTERNAL: u16 = 0x84;
+pub const BUSY: u16 = 0x85;
+pub const TEMPORARY: u16 = 0x86;
+pub const UNKNOWN_COLLECTION: u16 = 0x88;
+pub const UNKNOWN_SCOPE: u16 = 0x8c;
+pub const DURABILITY_INVALID: u16 = 0xa0;
+pub const DURABILITY_IMPOSSIBLE: u16 = 0xa1;
+pub const SYNC_WRITE_IN_PROGRESS: u16 = 0xa2;
+pub const SYNC_WRITE_AMBIGUOUS: u16 = 0xa3;
+pub const SYNC_WRITE_RECOMMIT: u16 = 0xa4;
+pub const PATH_NOT_FOUND: u16 = 0xc0;
+pub const PATH_MISMATCH: u16 = 0xc1;
+pub const PATH_INVALID: u16 = 0xc2;
+pub const PATH_TOO_BIG: u16 = 0xc3;
+pub const VALUE_CANNOT_INSERT: u16 = 0xc5;
+pub const NOT_JSON: u16 = 0xc6;
+pub const NUMBER_RANGE: u16 = 0xc7;
+pub const DELTA_INVALID: u16 = 0xc8;
+pub const PATH_EXISTS: u16 = 0xc9;
+pub const MULTI_PATH_FAILURE: u16 = 0xcc;
+pub const SUCCESS_DELETED: u16 = 0xcd;
+pub const XATTR_ORDER: u16 = 0xd4;
+pub const MULTI_PATH_FAILURE_DELETED: u16 = 0xd3;
+pub const DELETED_CANNOT_HAVE_VALUE: u16 = 0xd7;
+pub const INVALID_COMBINATION: u16 = 0xcb;
