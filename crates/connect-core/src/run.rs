@@ -11,7 +11,8 @@ use crate::config::{Configuration, CoreConfig, DeadLettersChoice};
 use crate::connector::{Connector, Context};
 use crate::dead_letters::{DeadLetterError, DeadLetters};
 use crate::health::Health;
-use crate::kafka::{Connection, KafkaDeadLetterTopic, RskafkaSource, StaticAssignment};
+use crate::kafka::wire::Cluster;
+use crate::kafka::{Connection, KafkaDeadLetterTopic, Reader, StaticAssignment};
 use crate::ledger::Ledgers;
 use crate::observe::{self, Scrape};
 use crate::pipeline::Pipeline;
@@ -59,6 +60,7 @@ async fn work<C: Connector>(
 ) -> Result<RunEnd, String> {
     let Configuration { core, kafka, sink } = configuration;
     let settings = context.settings.clone();
+    let cluster = Cluster::new(kafka.clone());
     let connection = Connection::new(kafka);
     let dead_letters = tokio::select! {
         biased;
@@ -70,7 +72,7 @@ async fn work<C: Connector>(
         () = shutdown.cancelled() => return Ok(RunEnd::Drained),
         made = health.ticking(C::sink(sink, context)) => Arc::new(made?),
     };
-    let source = Arc::new(RskafkaSource::new(Arc::clone(&connection), budget));
+    let source = Arc::new(Reader::new(cluster, Arc::clone(&connection), budget));
     let pipeline = Arc::new(Pipeline::new(source, sink, dead_letters, settings, ledgers));
     supervise(pipeline, StaticAssignment::new(connection), health, shutdown).await
 }

@@ -20,6 +20,12 @@ section! {
         /// Where to begin when nothing is stored or committed: `earliest`, `latest`, `timestamp:2026-01-31T12:00:00Z`
         /// (also a date, or milliseconds since 1970), `offset:42` of each partition.
         pub start: Start = "earliest",
+        /// Who reads: `kafka` passes everything that Kafka stores; `rskafka` is for plain topics and stops at transactions.
+        pub reader: ReaderChoice = "kafka",
+        /// Whether only committed transactions are read (`read_committed`), or everything as it was written (`read_uncommitted`).
+        pub isolation: Isolation = "read_committed",
+        /// The rack or zone this process runs in, so that a replica nearby is read where the brokers allow it.
+        pub rack: Option<String>,
         /// What one fetch of a partition asks for. Larger means fewer requests and more of the memory for each.
         pub fetch_bytes: ByteSize = "1MiB",
         /// When to stop without a signal: `never`, or at the `end` that each partition had at the start.
@@ -31,10 +37,12 @@ section! {
         pub security: Security = "plaintext",
         /// How the user proves who he is. Required with `sasl_plaintext` and `sasl_tls`.
         pub sasl_mechanism: Option<SaslMechanism>,
-        /// Name of the user. Required with `sasl_plaintext` and `sasl_tls`.
+        /// Name of the user. Required with `sasl_plaintext` and `sasl_tls`, but not with `oauthbearer`.
         pub sasl_username: Option<String>,
-        /// Password of the user. Required with `sasl_plaintext` and `sasl_tls`.
+        /// Password of the user. Required with `sasl_plaintext` and `sasl_tls`, but not with `oauthbearer`.
         pub sasl_password: Option<SecretString>,
+        /// File with the token for `oauthbearer`, read again for each connection.
+        pub sasl_token_file: Option<FilePath>,
         /// PEM file of the authorities to trust. Not set: those of the system.
         pub ca_file: Option<FilePath>,
         /// PEM file of the client's certificate and what leads to its authority, for mutual TLS.
@@ -49,11 +57,17 @@ section! {
     rule (security, sasl_mechanism) {
         (security.sasl() != sasl_mechanism.is_some()).then(|| security.belongs_to_sasl())
     }
-    rule (security, sasl_username) {
-        (security.sasl() != sasl_username.is_some()).then(|| security.belongs_to_sasl())
+    rule (security, sasl_mechanism, sasl_username) {
+        let needed = security.sasl() && *sasl_mechanism != Some(SaslMechanism::OauthBearer);
+        (needed != sasl_username.is_some()).then(|| security.belongs_to_sasl())
     }
-    rule (security, sasl_password) {
-        (security.sasl() != sasl_password.is_some()).then(|| security.belongs_to_sasl())
+    rule (security, sasl_mechanism, sasl_password) {
+        let needed = security.sasl() && *sasl_mechanism != Some(SaslMechanism::OauthBearer);
+        (needed != sasl_password.is_some()).then(|| security.belongs_to_sasl())
+    }
+    rule (sasl_mechanism, sasl_token_file) {
+        let needed = *sasl_mechanism == Some(SaslMechanism::OauthBearer);
+        (needed != sasl_token_file.is_some()).then(|| "a token file and `oauthbearer` belong together".to_owned())
     }
     rule (security, ca_file) {
         (ca_file.is_some() && !security.tls()).then(|| "certificates are for `tls` and `sasl_tls`".to_owned())
@@ -68,6 +82,28 @@ section! {
 
 words!(Stop { "never" => Never, "end" => End });
 words!(OutOfRange { "fatal" => Fatal, "earliest" => Earliest, "latest" => Latest });
+
+words!(ReaderChoice { "kafka" => Kafka, "rskafka" => Rskafka });
+
+/// Which of the two readers is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReaderChoice {
+    /// Our own, which passes everything.
+    Kafka,
+    /// rskafka, for plain topics.
+    Rskafka,
+}
+
+words!(Isolation { "read_committed" => ReadCommitted, "read_uncommitted" => ReadUncommitted });
+
+/// Whether records of undecided and aborted transactions are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Only what is committed; an open transaction holds back what follows it.
+    ReadCommitted,
+    /// Everything as it was written.
+    ReadUncommitted,
+}
 
 /// How connections to the brokers are secured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,10 +151,25 @@ pub enum SaslMechanism {
     ScramSha256,
     /// SCRAM with SHA-512.
     ScramSha512,
+    /// A token of an identity provider.
+    OauthBearer,
+}
+
+impl SaslMechanism {
+    /// Its name in Kafka's protocol.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha512 => "SCRAM-SHA-512",
+            Self::OauthBearer => "OAUTHBEARER",
+        }
+    }
 }
 
 words!(SaslMechanism {
     "plain" => Plain, "scram-sha-256" => ScramSha256, "scram-sha-512" => ScramSha512,
+    "oauthbearer" => OauthBearer,
 });
 
 /// The topics to read, each once.

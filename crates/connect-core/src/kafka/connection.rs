@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rskafka::BackoffConfig;
 use rskafka::client::error::{Error, ProtocolError};
-use rskafka::client::{Client, ClientBuilder, Credentials, SaslConfig};
+use rskafka::client::{Client, ClientBuilder, Credentials, OauthBearerCredentials, SaslConfig};
 use secrecy::ExposeSecret;
 
 use super::error::KafkaError;
@@ -150,23 +150,44 @@ impl Connection {
             builder = builder.tls_config(tls::client_config(config)?);
         }
         if config.security.sasl() {
-            let (Some(mechanism), Some(username), Some(password)) =
-                (config.sasl_mechanism, &config.sasl_username, &config.sasl_password)
-            else {
-                return Err(KafkaError::fatal(
-                    "CONNECT_KAFKA_SECURITY asks for SASL: set CONNECT_KAFKA_SASL_MECHANISM, \
-                     CONNECT_KAFKA_SASL_USERNAME and CONNECT_KAFKA_SASL_PASSWORD",
-                ));
-            };
-            let credentials = Credentials::new(username.clone(), password.expose_secret().to_owned());
-            builder = builder.sasl_config(match mechanism {
-                SaslMechanism::Plain => SaslConfig::Plain(credentials),
-                SaslMechanism::ScramSha256 => SaslConfig::ScramSha256(credentials),
-                SaslMechanism::ScramSha512 => SaslConfig::ScramSha512(credentials),
-            });
+            builder = builder.sasl_config(sasl_config(config)?);
         }
         Ok(builder)
     }
+}
+
+fn sasl_config(config: &KafkaConfig) -> Result<SaslConfig, KafkaError> {
+    if let (Some(SaslMechanism::OauthBearer), Some(file)) = (config.sasl_mechanism, &config.sasl_token_file) {
+        let file = file.to_path_buf();
+        return Ok(SaslConfig::Oauthbearer(OauthBearerCredentials {
+            // Read on each login: a token that was rotated on disk counts from the next connection on.
+            callback: Arc::new(move || {
+                let file = file.clone();
+                Box::pin(async move { Ok(tokio::fs::read_to_string(file).await?.trim().to_owned()) })
+            }),
+            authz_id: None,
+            bearer_kvs: Vec::new(),
+        }));
+    }
+    let (Some(mechanism), Some(username), Some(password)) =
+        (config.sasl_mechanism, &config.sasl_username, &config.sasl_password)
+    else {
+        return Err(KafkaError::fatal(
+            "CONNECT_KAFKA_SECURITY asks for SASL: set CONNECT_KAFKA_SASL_MECHANISM, CONNECT_KAFKA_SASL_USERNAME and \
+             CONNECT_KAFKA_SASL_PASSWORD",
+        ));
+    };
+    let credentials = Credentials::new(username.clone(), password.expose_secret().to_owned());
+    Ok(match mechanism {
+        SaslMechanism::Plain => SaslConfig::Plain(credentials),
+        SaslMechanism::ScramSha256 => SaslConfig::ScramSha256(credentials),
+        SaslMechanism::ScramSha512 => SaslConfig::ScramSha512(credentials),
+        SaslMechanism::OauthBearer => {
+            return Err(KafkaError::fatal(
+                "CONNECT_KAFKA_SASL_MECHANISM=oauthbearer needs CONNECT_KAFKA_SASL_TOKEN_FILE",
+            ));
+        }
+    })
 }
 
 /// Why a call of rskafka did not succeed.
@@ -200,7 +221,7 @@ fn is_refused_login(text: &str) -> bool {
         .any(|cause| text.contains(&format!("Sasl handshake failed: {cause}")))
 }
 
-fn tls_advice(text: &str) -> Option<&'static str> {
+pub(super) fn tls_advice(text: &str) -> Option<&'static str> {
     if text.contains("invalid peer certificate") {
         return Some(
             "the broker's certificate is not trusted for this name: check CONNECT_KAFKA_CA_FILE and CONNECT_KAFKA_BROKERS",

@@ -1,0 +1,252 @@
+//! The reader that passes everything Kafka stores: transactions, null headers, compacted ends, every codec.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::{BrokerId, ListOffsetsRequest};
+use tokio::time::Instant;
+
+use super::batch::{self, BatchError};
+use super::error::KafkaError;
+use super::fetch::{self, Answer, Limits, Question, isolation_level};
+use super::poller::Poller;
+use super::wire::cluster::{REQUEST_TIMEOUT, topic_name};
+use super::wire::{Cluster, Leader, Purpose, Room};
+use crate::budget::{Budget, Charge};
+use crate::record::{Record, TopicPartition};
+use crate::source::{Fetched, Position, Source, SourceError};
+
+const LIST_OFFSETS: i16 = 7;
+/// Positions that ListOffsets takes in place of a time.
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+/// What a record costs beside its bytes: its own struct and its headers' list.
+const HELD_PER_RECORD: usize = 160;
+/// What is assumed to be held for each byte received before anything was.
+const FIRST_EXPANSION: f32 = 3.0;
+/// How long a replica nearby is read before the leader is asked again who is nearest.
+const REPLICA_LEASE: Duration = Duration::from_secs(300);
+
+/// Reads several partitions of a broker over one connection. A partition that is behind fetches by itself, so that its
+/// buffers are its own; those at their end wait together.
+pub struct KafkaSource {
+    cluster: Arc<Cluster>,
+    budget: Arc<Budget>,
+    partitions: Mutex<HashMap<TopicPartition, State>>,
+    pollers: Mutex<HashMap<i32, Arc<Poller>>>,
+}
+
+#[derive(Clone, Copy)]
+struct State {
+    behind: bool,
+    /// What was held for each byte received lately: known before the next answer is read, compressed or not.
+    expansion: f32,
+    replica: Option<(i32, Instant)>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { behind: false, expansion: FIRST_EXPANSION, replica: None }
+    }
+}
+
+impl KafkaSource {
+    /// Reads from this cluster; what is read is charged to the budget.
+    pub fn new(cluster: Arc<Cluster>, budget: Arc<Budget>) -> Self {
+        Self { cluster, budget, partitions: Mutex::default(), pollers: Mutex::default() }
+    }
+
+    fn state(&self, partition: &TopicPartition) -> State {
+        lock(&self.partitions).get(partition).copied().unwrap_or_default()
+    }
+
+    fn update(&self, partition: &TopicPartition, change: impl FnOnce(&mut State)) {
+        change(lock(&self.partitions).entry(partition.clone()).or_default());
+    }
+
+    fn poller(&self, node: i32) -> Arc<Poller> {
+        let mut pollers = lock(&self.pollers);
+        Arc::clone(pollers.entry(node).or_insert_with(|| Arc::new(Poller::new(Arc::clone(&self.cluster), node))))
+    }
+
+    /// Asks whoever is to be asked, once.
+    async fn ask(&self, partition: &TopicPartition, offset: i64) -> Result<(Answer, Charge), KafkaError> {
+        let leader = self.cluster.leader(partition).await?;
+        let state = self.state(partition);
+        let node = state.replica.filter(|(_, until)| Instant::now() < *until).map_or(leader.node, |(node, _)| node);
+        let question = Question { partition: partition.clone(), offset, leader };
+        let answer = if state.behind { self.read(node, &question).await } else { self.wait(node, question).await };
+        if answer.is_err() {
+            // Whatever it was, the leader may be another now; a replica may be gone.
+            self.forget(partition);
+        }
+        answer
+    }
+
+    async fn wait(&self, node: i32, question: Question) -> Result<(Answer, Charge), KafkaError> {
+        let answer = self.poller(node).wait(question).await?;
+        Ok((answer, Charge::none()))
+    }
+
+    async fn read(&self, node: i32, question: &Question) -> Result<(Answer, Charge), KafkaError> {
+        let connection = self.cluster.broker(node, Purpose::Read).await?;
+        let bytes = self.cluster.config().fetch_bytes.as_u64() as usize;
+        let limits = Limits { wait: Duration::ZERO, bytes, partition_bytes: bytes };
+        let room = Some(Room { budget: Arc::clone(&self.budget), factor: self.state(&question.partition).expansion });
+        let (answers, charge) = fetch::fetch(&connection, self.cluster.config(), &[question], limits, room).await?;
+        let answer = answers.into_iter().next().ok_or_else(|| {
+            KafkaError::transient("protocol", format!("{}: the broker's answer lacks it", question.partition))
+        })?;
+        Ok((answer, charge))
+    }
+
+    fn forget(&self, partition: &TopicPartition) {
+        self.cluster.forget_leader(partition);
+        self.update(partition, |state| state.replica = None);
+    }
+
+    async fn look_up(&self, partition: &TopicPartition, time: i64) -> Result<i64, SourceError> {
+        let leader = self.cluster.leader(partition).await?;
+        let found = self.list_offsets(partition, leader, time).await;
+        if found.is_err() {
+            self.forget(partition);
+        }
+        found
+    }
+
+    async fn list_offsets(&self, partition: &TopicPartition, leader: Leader, time: i64) -> Result<i64, SourceError> {
+        let asked = ListOffsetsPartition::default()
+            .with_partition_index(partition.partition)
+            .with_current_leader_epoch(leader.epoch)
+            .with_timestamp(time);
+        let topic = ListOffsetsTopic::default().with_name(topic_name(&partition.topic)).with_partitions(vec![asked]);
+        let request = ListOffsetsRequest::default()
+            .with_replica_id(BrokerId(-1))
+            .with_isolation_level(isolation_level(self.cluster.config()))
+            .with_topics(vec![topic]);
+        let connection = self.cluster.broker(leader.node, Purpose::Ask).await?;
+        let response = connection.call(&request, LIST_OFFSETS, REQUEST_TIMEOUT).await?;
+        let found = response.topics.into_iter().next().and_then(|topic| topic.partitions.into_iter().next());
+        let found = found
+            .ok_or_else(|| SourceError::transient("protocol", format!("{partition}: the broker's answer lacks it")))?;
+        match ResponseError::try_from_code(found.error_code) {
+            None => Ok(found.offset),
+            Some(error) => Err(explain(partition, "look up an offset", error)),
+        }
+    }
+
+    fn decode(&self, partition: &TopicPartition, offset: i64, answer: Answer) -> Result<batch::Decoded, SourceError> {
+        batch::decode(answer.records, partition, offset, answer.aborted, self.budget.limit() / 4).map_err(|error| {
+            match error {
+                BatchError::Checksum { .. } => SourceError::transient(
+                    "corrupt",
+                    format!(
+                        "{partition}: {error}; if it stays so, the broker's disk is damaged: let it be replicated anew"
+                    ),
+                ),
+                BatchError::Format { .. } => SourceError::Fatal(format!("{partition}: {error}")),
+            }
+        })
+    }
+
+    /// Charges what is really held.
+    async fn charge(&self, mut charge: Charge, held: usize) -> Charge {
+        if held <= charge.bytes() {
+            charge.shrink_to(held);
+            return charge;
+        }
+        // More than was reserved: give that back first, so that nobody waits for us while we wait for others.
+        drop(charge);
+        self.budget.reserve(held).await
+    }
+}
+
+/// What is held for an answer: its bytes, what was decompressed, and what a sink encodes from the records.
+fn held(received: usize, decoded: &batch::Decoded) -> usize {
+    if decoded.records.is_empty() {
+        return 0;
+    }
+    let payload: usize = decoded.records.iter().map(Record::bytes).sum();
+    received + decoded.decompressed + payload + decoded.records.len() * HELD_PER_RECORD
+}
+
+impl Source for KafkaSource {
+    async fn fetch(&self, partition: &TopicPartition, offset: i64) -> Result<Fetched, SourceError> {
+        let (answer, charge) = self.ask(partition, offset).await?;
+        if let Some(node) = answer.preferred_replica {
+            self.update(partition, |state| state.replica = Some((node, Instant::now() + REPLICA_LEASE)));
+        }
+        match answer.error {
+            None => {}
+            Some(ResponseError::OffsetOutOfRange) => {
+                self.update(partition, |state| state.replica = None);
+                let (earliest, latest) =
+                    tokio::try_join!(self.look_up(partition, EARLIEST), self.look_up(partition, LATEST))?;
+                return Err(SourceError::OutOfRange { earliest, latest });
+            }
+            Some(error) => {
+                self.forget(partition);
+                return Err(explain(partition, &format!("fetch from {offset}"), error));
+            }
+        }
+        let (last_stable_offset, high_watermark) = (answer.last_stable_offset, answer.high_watermark);
+        let received = answer.records.len();
+        let decoded = self.decode(partition, offset, answer)?;
+        let end = if isolation_level(self.cluster.config()) == 0 { high_watermark } else { last_stable_offset };
+        let held = held(received, &decoded);
+        self.update(partition, |state| {
+            state.behind = decoded.next > offset && decoded.next < end;
+            if held > 0 {
+                // A tenth more, as batches differ; it falls slowly and rises at once.
+                let expansion = held as f32 / received as f32 * 1.1;
+                state.expansion = expansion.max(state.expansion * 0.9);
+            }
+        });
+        let charge = self.charge(charge, held).await;
+        Ok(Fetched { records: decoded.records, next: decoded.next, last_stable_offset, high_watermark, charge })
+    }
+
+    async fn offset(&self, partition: &TopicPartition, position: Position) -> Result<i64, SourceError> {
+        let time = match position {
+            Position::Earliest => EARLIEST,
+            Position::Latest => LATEST,
+            // Negative times have other meanings; no record is older than 1970.
+            Position::Timestamp(millis) => millis.max(0),
+        };
+        let found = self.look_up(partition, time).await?;
+        // No record of this time or later: the end.
+        if found < 0 { self.look_up(partition, LATEST).await } else { Ok(found) }
+    }
+}
+
+fn explain(partition: &TopicPartition, what: &str, error: ResponseError) -> SourceError {
+    use ResponseError as E;
+    let (reason, advice) = match error {
+        E::TopicAuthorizationFailed => {
+            return SourceError::Fatal(format!(
+                "{partition}: {what}: not authorized: grant Read on the topic to this client"
+            ));
+        }
+        E::UnsupportedVersion | E::UnsupportedCompressionType => {
+            return SourceError::Fatal(format!("{partition}: {what}: {error:?}: the broker is too old for this"));
+        }
+        E::NotLeaderOrFollower | E::LeaderNotAvailable | E::FencedLeaderEpoch | E::UnknownLeaderEpoch => {
+            ("leader", "its leader is changing")
+        }
+        E::UnknownTopicOrPartition | E::UnknownTopicId | E::InconsistentTopicId => (
+            "unknown_partition",
+            "the broker does not know it (yet, or any more); check CONNECT_KAFKA_TOPICS if it stays so",
+        ),
+        E::KafkaStorageError => ("broker", "the broker's disk fails"),
+        E::CorruptMessage => ("corrupt", "the broker finds it damaged; if it stays so, let the replica be made anew"),
+        _ => ("broker", "the broker refuses"),
+    };
+    SourceError::transient(reason, format!("{partition}: {what}: {error:?}: {advice}"))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
