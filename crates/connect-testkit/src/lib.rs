@@ -1,8 +1,18 @@
 //! Shows that a sink keeps its promises.
 //!
 //! A sink's author needs [`conformance`] alone: about thirty named checks against the real store, from a harness of two
-//! functions. [`store`] is a sink with its store in memory, and the model of what a store must hold. [`proxy`] stands between a client and its server and disturbs what they say to each other.
+//! functions. What else is here is what the framework itself is tested with:
+//!
+//! - [`simulation`] runs the real pipeline through seeded schedules of faults, with [`log`], [`group`], [`letters`] and
+//!   [`store`] in place of Kafka and a store, and [`faulty`] between them;
+//! - [`proxy`] stands between a client and its server and disturbs what they say to each other.
 
 pub mod conformance;
+pub mod dice;
+pub mod faulty;
+pub mod group;
+pub mod letters;
+pub mod log;
 pub mod proxy;
+pub mod simulation;
 pub mod store;

@@ -119,6 +119,11 @@ impl Store {
         Self { lanes, ..self }
     }
 
+    /// What a write does here.
+    pub fn effect(&self) -> Effect {
+        self.effect
+    }
+
     /// What the store holds: value by key.
     pub fn dump(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
         self.lock().state.data.clone()

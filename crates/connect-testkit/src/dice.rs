@@ -1,0 +1,70 @@
+//! Chance that replays: everything random in a simulation comes from one seed.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fastrand::Rng;
+
+/// How many calls in a hundred go wrong, for all that share it, until it ends.
+#[derive(Debug)]
+pub struct Trouble(AtomicU64);
+
+impl Trouble {
+    /// So many calls in a hundred go wrong.
+    pub fn new(percent: u64) -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(percent)))
+    }
+
+    /// From here on nothing goes wrong.
+    pub fn end(&self) {
+        self.0.store(0, Relaxed);
+    }
+
+    /// Whether this call goes wrong.
+    pub fn strikes(&self, dice: &Dice) -> bool {
+        dice.percent(self.0.load(Relaxed))
+    }
+}
+
+/// A generator that may be shared.
+#[derive(Debug)]
+pub struct Dice(Mutex<Rng>);
+
+impl Dice {
+    /// Dice that fall the same way for the same seed.
+    pub fn new(seed: u64) -> Self {
+        Self(Mutex::new(Rng::with_seed(seed)))
+    }
+
+    /// Other dice, which depend on these: using one doesn't change how the other falls.
+    pub fn fork(&self) -> Self {
+        Self::new(self.rng(|rng| rng.u64(..)))
+    }
+
+    /// True so many times in a hundred.
+    pub fn percent(&self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    /// A number below `end`, which must not be 0.
+    pub fn below(&self, end: u64) -> u64 {
+        self.rng(|rng| rng.u64(..end))
+    }
+
+    /// A number from `low` to `high`, both included.
+    pub fn between(&self, low: u64, high: u64) -> u64 {
+        self.rng(|rng| rng.u64(low..=high))
+    }
+
+    /// A duration of up to `longest`; short ones are as likely as long ones, whatever the unit.
+    pub fn time(&self, longest: Duration) -> Duration {
+        let longest = (longest.as_millis() as u64).max(1);
+        let magnitude = self.between(0, u64::from(longest.ilog2()));
+        Duration::from_millis(self.below((2 << magnitude).min(longest)))
+    }
+
+    fn rng<T>(&self, draw: impl FnOnce(&mut Rng) -> T) -> T {
+        draw(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
