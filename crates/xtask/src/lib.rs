@@ -3,6 +3,7 @@
 //! The system tests use this library for their servers: [`services`] is the one place that knows how a server is
 //! obtained, started and stopped.
 
+pub mod deploy;
 pub mod kafka_client;
 pub mod lock;
 pub mod packages;

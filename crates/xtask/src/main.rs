@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
-use xtask::services;
+use xtask::{deploy, services};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's tasks; each does its own set-up")]
@@ -16,6 +16,12 @@ enum Task {
     /// The test servers, for a person who develops
     #[command(subcommand)]
     Services(Services),
+    /// Check the files for containers and Kubernetes: chart, alerts, dashboard, image
+    Deploy {
+        /// First make the generated part of the chart's schema anew, from docs/configuration.md
+        #[arg(long)]
+        write: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -38,5 +44,6 @@ async fn main() -> Result<()> {
         },
         Task::Services(Services::Down) => services::command::down().await,
         Task::Services(Services::Status) => services::command::status(),
+        Task::Deploy { write } => deploy::run(write),
     }
 }

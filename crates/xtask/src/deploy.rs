@@ -1,0 +1,30 @@
+//! `cargo xtask deploy`: the files below `deploy/` are checked as Helm, Kubernetes and Prometheus would.
+
+pub mod chart;
+pub mod image;
+pub mod objects;
+pub mod observation;
+pub mod reference;
+pub mod schema;
+pub mod tools;
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use crate::paths;
+
+/// Checks everything. With `write`, the generated part of the chart's schema is made anew first.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn run(write: bool) -> Result<()> {
+    let document =
+        fs::read_to_string(paths::workspace().join("docs/configuration.md")).context("docs/configuration.md")?;
+    let chapters = reference::read(&document)?;
+    schema::keep(&chapters, write)?;
+    let tools = tools::Tools::ensure()?;
+    chart::check(&tools, &chapters)?;
+    observation::check(&tools)?;
+    image::check(&tools, &chapters)
+}

