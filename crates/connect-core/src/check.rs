@@ -20,7 +20,8 @@ pub struct Line {
 /// Looks at Kafka, the topics and the store. Changes nothing.
 pub async fn check<C: Connector>(configuration: Configuration<C::Config>) -> Vec<Line> {
     let topics = list(&configuration).await;
-    let kafka = topics.as_ref().map(|topics| format!("{} topics are there", topics.len())).map_err(Clone::clone);
+    let kafka =
+        topics.as_ref().map(|topics| format!("it answers; topics to be seen: {}", topics.len())).map_err(Clone::clone);
     let ours = match &topics {
         Ok(topics) => ours(&configuration, topics),
         Err(_) => Err("Kafka could not be asked".to_owned()),
