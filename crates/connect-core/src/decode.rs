@@ -4,8 +4,11 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::Deserialize as _;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+
+use crate::config::{Setting, from_str};
 
 /// The way to a value inside a JSON document: `user.address.0.city`, or a JSON pointer (RFC 6901) when it starts
 /// with a slash, for names that hold dots: `/user.name/first`. A number is an index where the document has an array.
@@ -76,6 +79,27 @@ impl Path {
     }
 }
 
+impl Setting for Path {
+    fn expected() -> String {
+        "a path such as `user.id` or `/user/id`".to_owned()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        from_str(text)
+    }
+}
+
+/// The names and values of an object, in its order, names repeated as they are; `None` when it is no object.
+///
+/// # Errors
+/// [`NotJson`].
+pub fn object(document: &[u8]) -> Result<Option<Vec<(String, Json<'_>)>>, NotJson> {
+    let mut deserializer = serde_json::Deserializer::from_slice(document);
+    let whole = <&RawValue>::deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Json(whole.get()).object()
+}
+
 /// A value as it stands in its document: numbers keep every digit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Json<'a>(&'a str);
@@ -94,6 +118,17 @@ impl<'a> Json<'a> {
     /// Whether it is an object.
     pub fn is_object(self) -> bool {
         self.0.starts_with('{')
+    }
+
+    /// The names and values of an object, as [`object`] gives them.
+    ///
+    /// # Errors
+    /// [`NotJson`] when a name holds what is no text.
+    pub fn object(self) -> Result<Option<Vec<(String, Json<'a>)>>, NotJson> {
+        if !self.is_object() {
+            return Ok(None);
+        }
+        Ok(Some(serde_json::Deserializer::from_str(self.0).deserialize_map(Pairs)?))
     }
 
     /// The content of a string; the JSON text of anything else.
@@ -117,7 +152,7 @@ impl<'de> DeserializeSeed<'de> for Walk<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         if self.0.is_empty() {
-            return serde::Deserialize::deserialize(deserializer).map(Some);
+            return <&RawValue>::deserialize(deserializer).map(Some);
         }
         deserializer.deserialize_any(self)
     }
@@ -187,6 +222,25 @@ impl<'de> Visitor<'de> for Walk<'_> {
     }
 }
 
+/// Gathers names and values.
+struct Pairs;
+
+impl<'de> Visitor<'de> for Pairs {
+    type Value = Vec<(String, Json<'de>)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut pairs = Vec::new();
+        while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
+            pairs.push((name, Json(value.get())));
+        }
+        Ok(pairs)
+    }
+}
+
 /// Compares a name without copying it.
 struct Is<'p>(&'p str);
 
@@ -249,6 +303,17 @@ mod tests {
             assert!(!error.contains("secret"), "{error}");
         }
         assert!(path.find(b"{\"a\":\"\xff\"}").is_err(), "invalid UTF-8 in what is asked for");
+    }
+
+    #[test]
+    fn an_object_gives_its_values_as_they_are() {
+        let pairs = object(br#" {"a":1.0,"b":{"c":[1]},"n":null} "#).unwrap().unwrap();
+        let pairs: Vec<(&str, &str)> = pairs.iter().map(|(name, json)| (name.as_str(), json.raw())).collect();
+        assert_eq!(pairs, [("a", "1.0"), ("b", r#"{"c":[1]}"#), ("n", "null")]);
+        for document in ["1", "[]", "\"{\"", "null"] {
+            assert_eq!(object(document.as_bytes()).unwrap(), None, "{document}");
+        }
+        assert!(object(b"{} x").is_err());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 use tracing::debug;
 
 use crate::config::RedisConfig;
-use crate::errors;
+use crate::{errors, tls};
 
 /// Calls that wait at once, of all partitions: more than there are partitions on one process.
 const MOST_CALLS: usize = 4_096;
@@ -49,6 +49,7 @@ impl Connection {
         let mut config = Config::from_url(settings.url.expose())
             .map_err(|error| format!("CONNECT_REDIS_URL: {}", error.details()))?;
         config.fail_fast = true;
+        config.tls = tls::config(settings, config.tls.take())?;
         if let Some(username) = &settings.username {
             config.username = Some(username.clone());
         }
@@ -104,26 +105,20 @@ impl Connection {
     ///
     /// # Errors
     /// What Redis or the client says.
-    pub async fn run<const N: usize>(
-        &self,
-        script: &Script,
-        key: &str,
-        arguments: [Value; N],
-    ) -> Result<Value, SinkError> {
+    pub async fn run(&self, script: &Script, key: Value, arguments: Vec<Value>) -> Result<Value, SinkError> {
         let client = self.client().await?;
-        let mut words = Vec::with_capacity(3 + N);
-        words.push(Value::from(script.sha1().clone()));
-        words.push(Value::from(1));
-        words.push(Value::from(key));
+        let mut words = Vec::with_capacity(3 + arguments.len());
+        words.extend([Value::from(script.sha1().clone()), Value::from(1), key.clone()]);
         words.extend(arguments);
-        match custom(&client, "EVALSHA", words.clone()).await {
+        let hash = ClusterHash::Offset(2);
+        match custom(&client, "EVALSHA", hash.clone(), words.clone()).await {
             Err(error) if error.details().contains("NOSCRIPT") => {
                 words[0] = Value::from(script.lua().cloned().unwrap_or_default());
-                custom(&client, "EVAL", words).await
+                custom(&client, "EVAL", hash, words).await
             }
             result => result,
         }
-        .map_err(|error| errors::of_script(&error, key))
+        .map_err(|error| errors::of_script(&error, &key.as_string().unwrap_or_default()))
     }
 
     /// Sends one command.
@@ -132,10 +127,15 @@ impl Connection {
     /// What Redis or the client says.
     pub async fn command(&self, name: &'static str, words: Vec<Value>) -> Result<Value, SinkError> {
         let client = self.client().await?;
-        custom(&client, name, words).await.map_err(|error| errors::of_call(&error))
+        custom(&client, name, ClusterHash::FirstKey, words).await.map_err(|error| errors::of_call(&error))
     }
 }
 
-async fn custom(client: &Client, name: &'static str, words: Vec<Value>) -> Result<Value, fred::error::Error> {
-    client.custom(CustomCommand::new_static(name, ClusterHash::FirstKey, false), words).await
+async fn custom(
+    client: &Client,
+    name: &'static str,
+    hash: ClusterHash,
+    words: Vec<Value>,
+) -> Result<Value, fred::error::Error> {
+    client.custom(CustomCommand::new_static(name, hash, false), words).await
 }

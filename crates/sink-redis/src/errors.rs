@@ -133,7 +133,7 @@ fn said(text: &str) -> String {
 }
 
 /// The start of what Redis said: enough to search for, too short to hold a record.
-fn code(text: &str) -> &str {
+pub fn code(text: &str) -> &str {
     let end = text.char_indices().nth(120).map_or(text.len(), |(at, _)| at);
     &text[..end]
 }

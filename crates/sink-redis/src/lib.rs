@@ -1,13 +1,23 @@
 //! Kafka topics into Redis: data and offset change in one atomic step, so that every record counts exactly once.
 
 mod check;
+mod cluster;
 pub mod config;
-pub mod connection;
-pub mod errors;
+mod connection;
+mod errors;
+mod exact;
+pub mod expiry;
+mod fields;
+mod fingerprint;
+pub mod mapping;
 pub mod op;
-pub mod position;
-pub mod script;
-pub mod sink;
+mod plain;
+mod position;
+mod script;
+mod sink;
+mod store;
+mod tls;
+pub mod words;
 
 use connect_core::{Connector, Context};
 

@@ -1,12 +1,21 @@
 //! The scripts that Redis runs, and the operations of a batch in the form in which they reach it.
 
+use std::collections::HashSet;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use connect_core::Item;
 
 use crate::op::{Action, Op};
+use crate::words;
 
-/// Applies operations under the guard of the stored offset.
-pub const APPLY: &str = include_str!("lua/apply.lua");
+/// Applies operations if the stored position is the expected one.
+pub const EXACT: &str = concat!(include_str!("lua/exact.lua"), include_str!("lua/steps.lua"));
+/// Applies operations of one slot if the stored position does not lie behind them.
+pub const MONOTONE: &str = concat!(include_str!("lua/monotone.lua"), include_str!("lua/steps.lua"));
+/// Applies operations without a guard.
+pub const PLAIN: &str = include_str!("lua/plain.lua");
+/// Tells what the server lacks or forbids.
+pub const ALLOWED: &str = include_str!("lua/allowed.lua");
 /// Tells where a partition stands.
 pub const RESUME: &str = include_str!("lua/resume.lua");
 
@@ -27,13 +36,15 @@ pub struct Limits {
 pub struct Steps {
     /// A MessagePack array: offset, number of words, words of the command, and so on.
     pub encoded: Bytes,
-    /// How many items there are in it.
+    /// How many items it stands for.
     pub items: usize,
+    /// Indexes of those that are not sent, since a later one writes the same key.
+    pub collapsed: Vec<usize>,
 }
 
-/// Encodes as many items as fit. Sets and deletes that follow each other become one command: neither can fail because
-/// of what is stored.
-pub fn encode(items: &[Item<Op>], limits: Limits) -> Steps {
+/// Encodes as many items as fit; with `collapse` only the last one of each key. Sets and deletes that follow each other
+/// become one command: neither can fail because of what is stored.
+pub fn encode(items: &[Item<Op>], limits: Limits, collapse: bool) -> Steps {
     let mut size = 0;
     let mut count = 0;
     for item in items.iter().take(limits.items) {
@@ -43,11 +54,25 @@ pub fn encode(items: &[Item<Op>], limits: Limits) -> Steps {
         }
         count += 1;
     }
-    let mut writer = Writer::with_capacity(size.min(limits.bytes.max(size)) + 24 * count + 64);
-    for item in &items[..count] {
-        writer.item(item);
+    let items = &items[..count];
+    let collapsed = if collapse { collapsed(items) } else { Vec::new() };
+    let mut writer = Writer::with_capacity(size + 24 * count + 64);
+    let mut passed_over = collapsed.iter().copied().peekable();
+    for (index, item) in items.iter().enumerate() {
+        if passed_over.next_if_eq(&index).is_none() {
+            writer.item(item);
+        }
     }
-    Steps { encoded: writer.finish(), items: count }
+    Steps { encoded: writer.finish(), items: count, collapsed }
+}
+
+/// Indexes of the items that a later one writes over.
+fn collapsed(items: &[Item<Op>]) -> Vec<usize> {
+    let mut seen = HashSet::with_capacity(items.len());
+    let mut collapsed: Vec<usize> =
+        (0..items.len()).rev().filter(|index| !seen.insert(&items[*index].op.key)).collect();
+    collapsed.reverse();
+    collapsed
 }
 
 /// Writes the MessagePack that the scripts read.
@@ -82,23 +107,25 @@ impl Writer {
 
     fn item(&mut self, item: &Item<Op>) {
         let Item { offset, op } = item;
-        match (&op.action, op.expire_at) {
-            (Action::Set(value), None) => {
+        match &op.action {
+            Action::Set(value) => {
                 self.run(RunKind::Set, *offset);
                 self.word(&op.key);
                 self.word(value);
             }
-            (Action::Delete, _) => {
+            Action::Delete => {
                 self.run(RunKind::Delete, *offset);
                 self.word(&op.key);
             }
-            (Action::Set(value), Some(expire_at)) => {
-                self.command(*offset, 5);
-                self.word(b"SET");
-                self.word(&op.key);
-                self.word(value);
-                self.word(b"PXAT");
-                self.word(itoa::Buffer::new().format(expire_at).as_bytes());
+            Action::Commands(commands) => {
+                self.end_run();
+                for command in commands.iter() {
+                    self.word(itoa::Buffer::new().format(*offset).as_bytes());
+                    self.out.put_u8(0xcd);
+                    self.out.put_u16(command.count);
+                    self.out.put_slice(&command.encoded);
+                    self.elements += 1 + u32::from(command.count);
+                }
             }
         }
     }
@@ -119,28 +146,8 @@ impl Writer {
         });
     }
 
-    fn command(&mut self, offset: i64, words: u16) {
-        self.end_run();
-        self.word(itoa::Buffer::new().format(offset).as_bytes());
-        self.out.put_u8(0xcd);
-        self.out.put_u16(words);
-        self.elements += 1;
-    }
-
     fn word(&mut self, word: &[u8]) {
-        match word.len() {
-            length @ 0..=31 => self.out.put_u8(0xa0 | length as u8),
-            length @ 32..=0xff => self.out.put_slice(&[0xd9, length as u8]),
-            length @ 0x100..=0xffff => {
-                self.out.put_u8(0xda);
-                self.out.put_u16(length as u16);
-            }
-            length => {
-                self.out.put_u8(0xdb);
-                self.out.put_u32(length as u32);
-            }
-        }
-        self.out.put_slice(word);
+        words::put(&mut self.out, word);
         self.elements += 1;
         if let Some(run) = &mut self.run {
             run.words += 1;

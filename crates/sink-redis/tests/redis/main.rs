@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod commands;
+mod expiry;
 mod failures;
 mod guard;
 mod resume;
 mod support;
 mod values;
+mod ways;

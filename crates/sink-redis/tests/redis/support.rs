@@ -80,6 +80,7 @@ fn show(value: &Value) -> String {
     match value {
         Value::Null => "nil".to_owned(),
         Value::Array(values) => values.iter().map(show).collect::<Vec<_>>().join(" "),
+        Value::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         value => value.as_string().unwrap_or_else(|| format!("{value:?}")),
     }
 }
@@ -128,6 +129,12 @@ pub async fn write(sink: &RedisSink, first: i64, records: &[Record]) -> Outcome 
 pub async fn start(sink: &RedisSink) {
     assert_eq!(sink.resume(&assigned(None)).await, Ok(Resume::Empty));
     assert_eq!(sink.write(&batch(sink, None, 0, &[])).await, Ok(Outcome::written()));
+}
+
+/// The only exception of an outcome: a rejection.
+pub fn rejection(outcome: &Outcome) -> (usize, String) {
+    let [(index, Verdict::Rejected(rejection))] = outcome.exceptions() else { panic!("{outcome:?}") };
+    (*index, rejection.to_string())
 }
 
 pub fn superseded(outcome: &Outcome) -> usize {

@@ -1,8 +1,8 @@
 //! What the bytes become.
 
-use connect_core::{Outcome, Record, Sink, Verdict};
+use connect_core::{Outcome, Record, Sink};
 
-use crate::support::{Server, TIMESTAMP, batch, record, start, tombstone, write};
+use crate::support::{Server, record, start, tombstone, write};
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
@@ -46,30 +46,6 @@ async fn a_record_without_a_key_is_a_rejection() {
     let sink = server.sink();
     let rejection = sink.prepare(&Record { key: None, ..record(0, "", "1") }).unwrap_err().to_string();
     assert!(rejection.contains("{key}"), "{rejection}");
-}
-
-#[tokio::test]
-#[ignore = "needs servers: cargo xtask test"]
-async fn a_key_lives_as_long_as_its_record_says() {
-    let server = Server::start().await;
-    let sink = server.sink_with(&[("CONNECT_REDIS_TTL", "1h")]);
-    start(&sink).await;
-    server.ask("SET gone former").await;
-    let future = 4_000_000_000_000;
-    let records = [
-        Record { timestamp: future, ..record(0, "kept", "1") },
-        // An hour after it lies in the past: the key ends absent, its former value too.
-        Record { timestamp: TIMESTAMP, ..record(1, "gone", "2") },
-        Record { timestamp: future, ..record(2, "deleted", "3") },
-        Record { timestamp: future, ..tombstone(3, "deleted") },
-    ];
-    let outcome = sink.write(&batch(&sink, Some(0), 0, &records)).await.unwrap();
-    assert_eq!(outcome.exceptions(), [(1, Verdict::Expired)]);
-    assert_eq!(server.ask("PEXPIRETIME kept").await, (future + 3_600_000).to_string());
-    assert_eq!(server.ask("MGET kept gone deleted").await, "1 nil nil");
-    assert_eq!(server.stored().await, "4");
-    let rejection = sink.prepare(&Record { timestamp: -1, ..record(4, "k", "v") }).unwrap_err().to_string();
-    assert!(rejection.contains("CONNECT_REDIS_TTL"), "{rejection}");
 }
 
 #[test]

@@ -1,0 +1,11 @@
+-- Applies operations and moves the partition's offset, in one atomic step, if the stored position is the expected one.
+--
+-- KEYS[1]  the hash of offsets
+-- ARGV[1]  the partition's field in it
+-- ARGV[2]  the position that must be stored there now, empty for none
+--
+-- Answers {'found', position} when another position is stored and nothing was done.
+local stored = redis.call('HGET', KEYS[1], ARGV[1]) or ''
+if stored ~= ARGV[2] then
+  return {'found', stored}
+end
