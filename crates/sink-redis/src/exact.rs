@@ -3,7 +3,7 @@
 use connect_core::{Batch, Outcome, SinkError, Verdict};
 
 use crate::op::Op;
-use crate::position::{Position, Step, reconcile};
+use crate::position::{Next, Position, reconcile};
 use crate::script;
 use crate::store::{Applied, Call, Guard, MOST_SURPRISES, Store, mark, rejection};
 
@@ -53,10 +53,10 @@ pub async fn write(store: &Store, batch: &Batch<Op>) -> Result<Outcome, SinkErro
                     found => Some(store.position(&batch.source, found, topic_id)?.offset),
                 };
                 let skip = match reconcile(stored, expected, first, batch.next) {
-                    Step::Apply => done,
-                    Step::Done => items.len(),
-                    Step::From(offset) => items.partition_point(|item| item.offset < offset).max(done),
-                    Step::OutOfStep => return Err(SinkError::OutOfStep { stored }),
+                    Next::Apply => done,
+                    Next::Done => items.len(),
+                    Next::From(offset) => items.partition_point(|item| item.offset < offset).max(done),
+                    Next::OutOfStep => return Err(SinkError::OutOfStep { stored }),
                 };
                 for index in done..skip {
                     outcome.set(index, Verdict::Superseded);

@@ -63,7 +63,7 @@ impl FromStr for Position {
 
 /// What to do when the stored offset is not the one that a batch expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Next {
     /// It is the expected one, only written otherwise: apply.
     Apply,
     /// All of the batch is in the store already.
@@ -75,12 +75,12 @@ pub enum Step {
 }
 
 /// Decides by offsets alone; whether both belong to one life of the topic was decided before.
-pub fn reconcile(stored: Option<i64>, expected: Option<i64>, first: i64, next: i64) -> Step {
+pub fn reconcile(stored: Option<i64>, expected: Option<i64>, first: i64, next: i64) -> Next {
     match stored {
-        _ if stored == expected => Step::Apply,
-        Some(stored) if stored >= next => Step::Done,
-        Some(stored) if stored >= first => Step::From(stored),
-        _ => Step::OutOfStep,
+        _ if stored == expected => Next::Apply,
+        Some(stored) if stored >= next => Next::Done,
+        Some(stored) if stored >= first => Next::From(stored),
+        _ => Next::OutOfStep,
     }
 }
 
@@ -106,23 +106,23 @@ mod tests {
     fn each_sentence_of_the_expectation() {
         let cases = [
             // stored, expected, first, next
-            (Some(10), Some(10), 10, 20, Step::Apply),
-            (Some(20), Some(10), 10, 20, Step::Done),
-            (Some(99), Some(10), 10, 20, Step::Done),
-            (Some(14), Some(10), 10, 20, Step::From(14)),
-            (Some(9), Some(10), 10, 20, Step::OutOfStep),
-            (None, Some(10), 10, 20, Step::OutOfStep),
+            (Some(10), Some(10), 10, 20, Next::Apply),
+            (Some(20), Some(10), 10, 20, Next::Done),
+            (Some(99), Some(10), 10, 20, Next::Done),
+            (Some(14), Some(10), 10, 20, Next::From(14)),
+            (Some(9), Some(10), 10, 20, Next::OutOfStep),
+            (None, Some(10), 10, 20, Next::OutOfStep),
             // The first batch: nothing may be stored, and what is stored is never written over.
-            (None, None, 10, 20, Step::Apply),
-            (Some(10), None, 10, 20, Step::From(10)),
-            (Some(15), None, 10, 20, Step::From(15)),
-            (Some(20), None, 10, 20, Step::Done),
-            (Some(3), None, 10, 20, Step::OutOfStep),
+            (None, None, 10, 20, Next::Apply),
+            (Some(10), None, 10, 20, Next::From(10)),
+            (Some(15), None, 10, 20, Next::From(15)),
+            (Some(20), None, 10, 20, Next::Done),
+            (Some(3), None, 10, 20, Next::OutOfStep),
             // Retention deleted 10 to 14: the expectation lies before the first record.
-            (Some(10), Some(10), 15, 20, Step::Apply),
-            (Some(12), Some(10), 15, 20, Step::OutOfStep),
+            (Some(10), Some(10), 15, 20, Next::Apply),
+            (Some(12), Some(10), 15, 20, Next::OutOfStep),
             // Nothing but a hole to step over.
-            (Some(20), Some(10), 20, 20, Step::Done),
+            (Some(20), Some(10), 20, 20, Next::Done),
         ];
         for (stored, expected, first, next, step) in cases {
             assert_eq!(reconcile(stored, expected, first, next), step, "{stored:?} {expected:?} {first} {next}");

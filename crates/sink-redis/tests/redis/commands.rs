@@ -269,7 +269,8 @@ async fn a_key_of_another_type_is_a_rejection_behind_an_exact_prefix() {
 #[ignore = "needs servers: cargo xtask test"]
 async fn what_a_record_lacks_is_named() {
     let server = Server::start().await;
-    let cases: &[(&[(&str, &str)], &str, &str)] = &[
+    type Lacks<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
+    let cases: &[Lacks<'_>] = &[
         (&[("CONNECT_REDIS_COMMAND", "incrby"), ("CONNECT_REDIS_AMOUNT", "{value.n}")], r#"{"m":1}"#, "{value.n}"),
         (
             &[("CONNECT_REDIS_COMMAND", "incrby"), ("CONNECT_REDIS_AMOUNT", "{value.n}")],
