@@ -7,14 +7,22 @@ use rskafka::{
     BackoffConfig,
     client::{
         Client, ClientBuilder,
-        partition::{Compression, UnknownTopicHandling},
+        partition::{Compression, OffsetAt, UnknownTopicHandling},
     },
     record::Record,
 };
-use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+    time::timeout,
+};
 
-/// Records sent in one request.
+/// Records sent in one request at most.
 const BATCH: usize = 2_000;
+/// Bytes after which a request is sent although it has fewer records.
+const BATCH_BYTES: usize = 512 * 1024;
+/// Bytes asked for in one fetch.
+const FETCH_BYTES: i32 = 1024 * 1024;
 /// A broker on this machine answers within this time or is broken.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
@@ -57,6 +65,7 @@ pub struct Producer {
 #[derive(Debug)]
 struct Lane {
     pending: Vec<Record>,
+    bytes: usize,
     /// Bounded: the one who makes records waits for the broker.
     batches: mpsc::Sender<Vec<Record>>,
     task: JoinHandle<Result<()>>,
@@ -82,7 +91,7 @@ impl Producer {
                 }
                 Ok(())
             });
-            lanes.push(Lane { pending: Vec::with_capacity(BATCH), batches, task });
+            lanes.push(Lane { pending: Vec::with_capacity(BATCH), bytes: 0, batches, task });
         }
         Ok(Self { partitions: lanes })
     }
@@ -94,8 +103,9 @@ impl Producer {
     pub async fn send(&mut self, partition: usize, record: Record) -> Result<()> {
         let count = self.partitions.len();
         let lane = &mut self.partitions[partition % count];
+        lane.bytes += record.approximate_size();
         lane.pending.push(record);
-        if lane.pending.len() >= BATCH {
+        if lane.pending.len() >= BATCH || lane.bytes >= BATCH_BYTES {
             lane.flush().await?;
         }
         Ok(())
@@ -132,7 +142,38 @@ impl Lane {
         if self.pending.is_empty() {
             return Ok(());
         }
+        self.bytes = 0;
         let batch = std::mem::replace(&mut self.pending, Vec::with_capacity(BATCH));
         self.batches.send(batch).await.context("Kafka refused a batch")
     }
+}
+
+/// Reads a topic from begin to end as fast as this client can, all partitions side by side, and returns the number of
+/// records.
+///
+/// # Errors
+/// The topic doesn't exist or the broker doesn't answer.
+pub async fn read_all(client: &Client, topic: &str, partitions: i32) -> Result<u64> {
+    let mut tasks = JoinSet::new();
+    for partition in 0..partitions {
+        let connection = client.partition_client(topic, partition, UnknownTopicHandling::Error).await?;
+        tasks.spawn(async move {
+            let end = connection.get_offset(OffsetAt::Latest).await?;
+            let (mut offset, mut count) = (0, 0);
+            while offset < end {
+                let fetched = connection.fetch_records(offset, 1..FETCH_BYTES, 500);
+                let (records, _) = timeout(ANSWER_WITHIN, fetched).await??;
+                count += records.len() as u64;
+                if let Some(last) = records.last() {
+                    offset = last.offset + 1;
+                }
+            }
+            anyhow::Ok(count)
+        });
+    }
+    let mut total = 0;
+    while let Some(count) = tasks.join_next().await {
+        total += count??;
+    }
+    Ok(total)
 }

@@ -3,12 +3,20 @@
 //! The system tests use this library for their servers: [`services`] is the one place that knows how a server is
 //! obtained, started and stopped.
 
+pub mod bench;
+pub mod connector;
+pub mod demo;
 pub mod deploy;
+pub mod events;
+pub mod interrupt;
 pub mod kafka_client;
 pub mod lock;
+pub mod metrics;
 pub mod packages;
 pub mod paths;
 pub mod ports;
 pub mod proc;
 pub mod process;
+pub mod redis_client;
 pub mod services;
+pub mod test;

@@ -1,8 +1,10 @@
 //! `cargo xtask`: the project's tasks, each of which does its own set-up.
 
-use anyhow::{Result, bail};
-use clap::{Parser, Subcommand};
-use xtask::{deploy, services};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, anyhow};
+use clap::{Parser, Subcommand, ValueEnum};
+use xtask::{bench, connector::cargo, demo, deploy, interrupt::interrupted, services, test};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's tasks; each does its own set-up")]
@@ -13,6 +15,25 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Watch the main job: events flow from Kafka into a store
+    Demo {
+        #[arg(value_enum, default_value = "redis")]
+        store: Store,
+        /// Produce 100,000 events, check every key in the store, and end
+        #[arg(long)]
+        once: bool,
+        /// Events a second
+        #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "once")]
+        rate: u32,
+    },
+    /// Run every check: format, lints, docs, unit tests, system tests against real servers
+    Test {
+        /// Also what takes long: every version of the servers, the dependency check
+        #[arg(long)]
+        nightly: bool,
+        /// Only tests with one of these in their name
+        filters: Vec<String>,
+    },
     /// The test servers, for a person who develops
     #[command(subcommand)]
     Services(Services),
@@ -22,6 +43,14 @@ enum Task {
         #[arg(long)]
         write: bool,
     },
+    /// Measure a connector against the limits of this machine
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Clone, ValueEnum)]
+enum Store {
+    Redis,
 }
 
 #[derive(Subcommand)]
@@ -34,16 +63,54 @@ enum Services {
     Status,
 }
 
+#[derive(Subcommand)]
+enum Bench {
+    /// sink-redis: a million records of 200 B, 4 partitions, 100,000 keys
+    Redis,
+}
+
 #[tokio::main]
-async fn main() -> Result<()> {
-    match Arguments::parse().task {
-        // Dropped when interrupted, so that no server is left which isn't in the list.
-        Task::Services(Services::Up) => tokio::select! {
-            result = services::command::up() => result,
-            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+async fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        // The live demo waits for the interrupt itself, to let the connector drain.
+        Task::Demo { once: false, rate, .. } => demo::live(rate).await,
+        // Dropping a task stops what it has started.
+        task => tokio::select! {
+            result = run(task) => result,
+            _ = interrupted() => Err(anyhow!("interrupted")),
         },
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(task: Task) -> Result<()> {
+    match task {
+        Task::Demo { once: true, .. } => demo::once().await,
+        Task::Demo { rate, .. } => demo::live(rate).await,
+        Task::Test { nightly, filters } => test::run(&test::Options { nightly, filters }).await,
+        Task::Services(Services::Up) => services::command::up().await,
         Task::Services(Services::Down) => services::command::down().await,
         Task::Services(Services::Status) => services::command::status(),
+        Task::Bench(Bench::Redis) => bench_redis().await,
         Task::Deploy { write } => deploy::run(write),
     }
+}
+
+/// The plain read is done by this program, and a slow limit would flatter the connector: so it is a release build too.
+async fn bench_redis() -> Result<()> {
+    if !cfg!(debug_assertions) {
+        return bench::redis().await;
+    }
+    let status = Command::new(cargo())
+        .args(["run", "--quiet", "--release", "--package", "xtask", "--"])
+        .args(["bench", "redis"])
+        .status()
+        .context("can't run cargo")?;
+    std::process::exit(status.code().unwrap_or(1));
 }

@@ -4,6 +4,7 @@ pub mod command;
 pub mod kafka;
 pub mod redis;
 pub mod server;
+pub mod shared;
 pub mod state;
 
 pub use kafka::{Kafka, KafkaOptions};

@@ -1,0 +1,137 @@
+//! A connector as a black box: its binary, its environment, its `/metrics`, its exit code.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::{
+    metrics::Metrics,
+    paths, ports,
+    process::{self, Lifetime, Process},
+};
+
+/// A connector answers `/metrics` within this time or is stuck.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// The drain has a deadline of its own, 25 s unless set otherwise.
+const DRAINED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Builds the binary of a package with the cargo profile `dev` or `release`, and says where it is.
+///
+/// # Errors
+/// It doesn't compile; cargo has written why.
+pub fn build(package: &str, profile: &str) -> Result<PathBuf> {
+    let output = Command::new(cargo())
+        .current_dir(paths::workspace())
+        .args(["build", "--package", package, "--bin", package])
+        .args(["--profile", profile])
+        .arg("--message-format=json-render-diagnostics")
+        .stderr(Stdio::inherit())
+        .output()
+        .context("can't run cargo")?;
+    if !output.status.success() {
+        bail!("{package} can't be built, see above");
+    }
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == package)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .with_context(|| format!("cargo built no executable for {package}"))
+}
+
+/// The cargo that runs us.
+pub fn cargo() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
+}
+
+/// A running connector. Killed when dropped.
+#[derive(Debug)]
+pub struct Connector {
+    process: Process,
+    admin_port: u16,
+}
+
+impl Connector {
+    /// Starts a connector that gets its whole configuration from `environment`, and a free port for its metrics.
+    ///
+    /// # Errors
+    /// The binary can't be run.
+    pub fn start(binary: &Path, environment: &[(&str, &str)], log: &Path) -> Result<Self> {
+        let admin_port = ports::free()?;
+        let mut command = process::command(binary, Lifetime::Owned);
+        // Nothing of the person's own environment can change what is run here.
+        command
+            .env_clear()
+            .envs(environment.iter().copied())
+            .env("CONNECT_ADMIN_LISTEN", format!("127.0.0.1:{admin_port}"));
+        let name = binary.file_name().unwrap_or_default().to_string_lossy();
+        Ok(Self { process: Process::spawn_logged(name, command, log)?, admin_port })
+    }
+
+    /// Its process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// What it says at `/metrics` now; `None` while it doesn't listen yet.
+    ///
+    /// # Errors
+    /// It has ended (the message has the end of its log), or what it says isn't understood.
+    pub async fn metrics(&mut self) -> Result<Option<Metrics>> {
+        if let Some(status) = self.process.exited()? {
+            bail!("the connector ended ({status}); {}", self.process.log_tail());
+        }
+        let Ok(stream) = TcpStream::connect(("127.0.0.1", self.admin_port)).await else {
+            return Ok(None);
+        };
+        let (status, body) = timeout(ANSWER_WITHIN, get(stream, "/metrics"))
+            .await
+            .context("the connector doesn't answer /metrics")??;
+        if status != 200 {
+            bail!("/metrics was answered with {status}");
+        }
+        Metrics::parse(&body).map(Some)
+    }
+
+    /// The status of its answer to a probe: `/livez` or `/readyz`.
+    ///
+    /// # Errors
+    /// It doesn't listen or doesn't answer.
+    pub async fn status(&self, path: &str) -> Result<u16> {
+        let stream = TcpStream::connect(("127.0.0.1", self.admin_port)).await?;
+        let (status, _) = timeout(ANSWER_WITHIN, get(stream, path)).await.context("no answer to a probe")??;
+        Ok(status)
+    }
+
+    /// Asks it to drain (SIGTERM) and waits for its end.
+    ///
+    /// # Errors
+    /// It ended with another code than 0, or not at all; the message has the end of its log.
+    pub async fn drain(&mut self) -> Result<ExitStatus> {
+        let status = self.process.terminate(DRAINED_WITHIN).await?;
+        if !status.success() {
+            bail!("the connector ended with {status} when asked to drain; {}", self.process.log_tail());
+        }
+        Ok(status)
+    }
+}
+
+/// Status and body of an answer. HTTP 1.0, where the end of the connection is the end of the body.
+async fn get(mut stream: TcpStream, path: &str) -> Result<(u16, String)> {
+    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+    let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok()).context("no HTTP status")?;
+    Ok((status, body.to_owned()))
+}

@@ -1,0 +1,8 @@
+//! `cargo xtask demo`: the main job, on a machine where nothing is set up.
+
+mod live;
+mod once;
+mod stage;
+
+pub use live::run as live;
+pub use once::run as once;

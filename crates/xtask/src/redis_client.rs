@@ -1,0 +1,65 @@
+//! Looks into Redis: what a connector has left there.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use fred::{
+    clients::Client,
+    interfaces::{ClientLike, KeysInterface},
+    types::{Builder, config::Config},
+};
+use tokio::time::timeout;
+
+/// Keys asked for in one command.
+const BATCH: usize = 1_000;
+/// A server on this machine answers within this time or is broken.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// Connects to a server.
+///
+/// # Errors
+/// It doesn't answer.
+pub async fn connect(url: &str) -> Result<Client> {
+    let client = Builder::from_config(Config::from_url(url)?)
+        .with_performance_config(|performance| {
+            performance.default_command_timeout = ANSWER_WITHIN;
+        })
+        .build()?;
+    timeout(ANSWER_WITHIN, client.init())
+        .await
+        .context("no answer")?
+        .with_context(|| format!("can't connect to Redis at {url}"))?;
+    Ok(client)
+}
+
+/// The values of the keys, in their order.
+///
+/// # Errors
+/// The server doesn't answer, or a key holds something that isn't a string.
+pub async fn values(client: &Client, keys: &[String]) -> Result<Vec<Option<Bytes>>> {
+    let mut values = Vec::with_capacity(keys.len());
+    for batch in keys.chunks(BATCH) {
+        let found: Vec<Option<Bytes>> = client.mget(batch.to_vec()).await?;
+        values.extend(found);
+    }
+    Ok(values)
+}
+
+/// How many keys there are that begin with `prefix`.
+///
+/// # Errors
+/// The server doesn't answer.
+pub async fn count(client: &Client, prefix: &str) -> Result<usize> {
+    // KEYS blocks the server, which is ours alone.
+    let keys: Vec<Bytes> = client.custom(fred::cmd!("KEYS"), vec![format!("{prefix}*")]).await?;
+    Ok(keys.len())
+}
+
+/// Removes everything.
+///
+/// # Errors
+/// The server doesn't answer.
+pub async fn flush(client: &Client) -> Result<()> {
+    Ok(client.flushall(false).await?)
+}
