@@ -10,6 +10,7 @@ use tracing::trace;
 use crate::dead_letters::{DeadLetter, DeadLetterError, DeadLetters};
 use crate::hand::InHand;
 use crate::ledger::Fate;
+use crate::mutants::mutant;
 use crate::record::Record;
 use crate::retry::{Retry, bounded};
 use crate::sink::{Batch, Item, Outcome, Rejection, Sink, SinkError, Verdict};
@@ -62,6 +63,7 @@ impl<K: Sink> Lane<'_, K> {
             figures.write_seconds.record(started.elapsed());
             let outcome = match result {
                 Ok(outcome) => outcome,
+                Err(SinkError::Transient { .. }) if mutant!(TransientMeansWritten) => Outcome::written(),
                 Err(SinkError::Transient { reason, message }) => {
                     retry.wait(reason, &message).await;
                     if retry.out_of_patience() {
@@ -132,6 +134,9 @@ impl<K: Sink> Lane<'_, K> {
 /// Does with rejected records what `CONNECT_DEAD_LETTERS` says; on success they are settled with the fate returned.
 pub(crate) async fn bury(policy: &DeadLetters, letters: &[DeadLetter], jitter_seed: u64) -> Result<Fate, Hold> {
     let Some(first) = letters.first() else { return Ok(Fate::DeadLettered) };
+    if mutant!(SkipDeadLetter) {
+        return Ok(Fate::DeadLettered);
+    }
     let topic = match policy {
         DeadLetters::Stop => return Err(Hold::Rejected(first.rejection.clone())),
         DeadLetters::Drop => return Ok(Fate::Dropped),
@@ -179,7 +184,7 @@ impl Answer {
                 verdict = Some(next);
             }
             let target = sink.target(&item.op);
-            if stopped || held.holds(target) {
+            if stopped || (held.holds(target) && !mutant!(ResendOnlyFailed)) {
                 // What is sent again is itself a reason for later ones: without a target, for all of them.
                 held.hold(target);
                 answer.again.push(index);
@@ -234,9 +239,9 @@ impl<'a> HeldTargets<'a> {
 fn remainder<Op>(atomic: bool, mut batch: Batch<Op>, answer: &Answer) -> Batch<Op> {
     if atomic && let Some((stored, _)) = answer.rejected.first() {
         batch.first = *stored;
-        batch.expected = Some(*stored);
+        batch.expected = if mutant!(OldExpectation) { batch.expected } else { Some(*stored) };
     }
-    let mut again = answer.again.iter().copied().peekable();
+    let mut again = answer.again.iter().skip(usize::from(mutant!(ForgetFirstIndex))).copied().peekable();
     let mut index = 0;
     batch.items.retain(|_| {
         let keep = again.next_if_eq(&index).is_some();

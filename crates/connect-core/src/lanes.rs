@@ -6,6 +6,7 @@ use futures::future::join_all;
 
 use crate::hand::InHand;
 use crate::lane::{Hold, Lane, LaneEnd};
+use crate::mutants::mutant;
 use crate::sink::{Batch, Item, Sink};
 
 /// Writes a batch and tells the offset below which everything is settled, with the reason when that is not all of it.
@@ -33,7 +34,7 @@ fn earliest(next: i64, ends: Vec<LaneEnd>) -> (i64, Option<Hold>) {
     let mut reason: Option<(bool, i64, Hold)> = None;
     for end in ends {
         let LaneEnd::Held { at, hold } = end else { continue };
-        settled = settled.min(at);
+        settled = if mutant!(LatestHoldDecides) && reason.is_some() { settled.max(at) } else { settled.min(at) };
         let rank = (!matches!(hold, Hold::Fatal(_)), at);
         if reason.as_ref().is_none_or(|(mild, at, _)| rank < (*mild, *at)) {
             reason = Some((rank.0, rank.1, hold));
@@ -54,7 +55,9 @@ fn split<K: Sink>(sink: &K, batch: Batch<K::Op>) -> Vec<Batch<K::Op>> {
     let mut shares: Vec<Vec<Item<K::Op>>> = Vec::new();
     shares.resize_with(lanes, Vec::new);
     for item in batch.items {
-        let lane = sink.target(&item.op).map_or(0, |target| lane_of(target, lanes));
+        let offset = item.offset.to_be_bytes();
+        let target = if mutant!(WrongHash) { Some(&offset[..]) } else { sink.target(&item.op) };
+        let lane = target.map_or(0, |target| lane_of(target, lanes));
         shares[lane].push(item);
     }
     let full = shares.into_iter().filter(|items| !items.is_empty());

@@ -17,6 +17,8 @@ mod lane;
 mod lanes;
 pub mod ledger;
 pub mod logging;
+#[doc(hidden)]
+pub mod mutants;
 pub mod observe;
 mod partition;
 pub mod pipeline;

@@ -14,6 +14,7 @@ use crate::hand::InHand;
 use crate::lane::{Hold, Lane, bury};
 use crate::lanes;
 use crate::ledger::{Fate, Ledger};
+use crate::mutants::mutant;
 use crate::pipeline::Pipeline;
 use crate::retry::{FIRST, LONGEST, Retry, bounded};
 use crate::settings::{OutOfRange, Start, Stop};
@@ -112,6 +113,7 @@ impl<S: Source, K: Sink> Partition<S, K> {
     async fn take_up(&self) -> Result<Standing, String> {
         let known = self.ledger.durable().or(self.assigned.committed);
         let (position, expected) = match self.resume().await? {
+            Resume::At(_) if mutant!(IgnoreRewind) && known.is_some() => (known.unwrap_or_default(), known),
             Resume::At(offset) => (offset, Some(offset)),
             // A store that lost everything while this process or Kafka knew a place must not skip what lies behind it.
             Resume::Empty => (self.start().await?.min(known.unwrap_or(i64::MAX)), None),
@@ -246,6 +248,9 @@ impl<S: Source, K: Sink> Partition<S, K> {
 
     async fn write_fetched(&self, standing: &mut Standing, fetched: Fetched) -> Result<(), Halt> {
         let pipeline = &*self.pipeline;
+        if mutant!(BudgetLeak) {
+            std::mem::forget(fetched.charge);
+        }
         let lane = Lane {
             sink: &*pipeline.sink,
             dead_letters: &pipeline.dead_letters,
@@ -269,11 +274,12 @@ impl<S: Source, K: Sink> Partition<S, K> {
 
     async fn write_cut(&self, standing: &mut Standing, lane: &Lane<'_, K>, mut cut: Cut<K::Op>) -> Result<(), Halt> {
         let mut hand = InHand::read(&self.ledger, cut.taken, cut.bytes);
-        hand.settle(Fate::Filtered, cut.filtered);
+        hand.settle(Fate::Filtered, if mutant!(FilteredUncounted) { 0 } else { cut.filtered });
         let mut stopped = cut.stop.take().map(Hold::Rejected);
         if let Some(first) = cut.letters.first() {
             match bury(lane.dead_letters, &cut.letters, lane.jitter_seed).await {
                 Ok(fate) => hand.settle(fate, cut.letters.len()),
+                Err(_) if mutant!(PassFailedLetter) => {}
                 Err(hold) => {
                     // What lies before the first of them can still be written, nothing behind it.
                     cut.next = first.record.offset;
@@ -281,6 +287,9 @@ impl<S: Source, K: Sink> Partition<S, K> {
                     stopped = Some(hold);
                 }
             }
+        }
+        if mutant!(CommitBeforeWrite) {
+            self.ledger.advance(cut.next);
         }
         let (durable, held) = if cut.items.is_empty() && !lane.sink.atomic() {
             (cut.next, None)
@@ -303,7 +312,7 @@ impl<S: Source, K: Sink> Partition<S, K> {
         // A held lane that settled nothing leaves everything as it was, also what an atomic sink must find stored.
         if held.is_none() || durable > standing.position {
             *standing = Standing { position: durable, expected: Some(durable) };
-            self.ledger.advance(durable);
+            self.ledger.advance(durable + i64::from(mutant!(CommitOneTooFar)));
         }
         match held.or(stopped) {
             Some(hold) => Err(Halt::Held { at: durable, hold }),

@@ -11,6 +11,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::assignment::{Assignment, Change, CommitError};
 use crate::health::Health;
+use crate::mutants::mutant;
 use crate::partition::{Ended, Partition};
 use crate::pipeline::Pipeline;
 use crate::record::TopicPartition;
@@ -239,7 +240,9 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
     /// Gives away what is drained by now.
     async fn hand_over(&mut self) {
         let running = &self.running;
-        let done = |hand_over: &mut HandOver| !hand_over.partitions.iter().any(|p| running.contains_key(p));
+        let done = |hand_over: &mut HandOver| {
+            mutant!(HandOverAtOnce) || !hand_over.partitions.iter().any(|p| running.contains_key(p))
+        };
         let ready: Vec<_> = self.handing_over.extract_if(.., done).flat_map(|hand_over| hand_over.partitions).collect();
         if ready.is_empty() {
             return;
@@ -310,6 +313,9 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
         let deadline = Instant::now() + self.pipeline.settings.drain_timeout;
         for running in self.running.values() {
             running.drain.cancel();
+            if mutant!(DrainForgetsInFlight) {
+                running.abort.abort();
+            }
         }
         let mut in_time = Ok(true);
         loop {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-/// How many calls in a hundred go wrong, for all that share it, until it ends.
+/// How many calls in a hundred go wrong, for all that share it.
 #[derive(Debug)]
 pub struct Trouble(AtomicU64);
 
@@ -16,9 +16,14 @@ impl Trouble {
         Arc::new(Self(AtomicU64::new(percent)))
     }
 
-    /// From here on nothing goes wrong.
-    pub fn end(&self) {
-        self.0.store(0, Relaxed);
+    /// From here on so many calls in a hundred go wrong.
+    pub fn set(&self, percent: u64) {
+        self.0.store(percent, Relaxed);
+    }
+
+    /// Whether nothing works at all.
+    pub fn is_total(&self) -> bool {
+        self.0.load(Relaxed) >= 100
     }
 
     /// Whether this call goes wrong.

@@ -9,6 +9,9 @@ use tokio::time::sleep;
 
 use crate::dice::{Dice, Trouble};
 
+/// How many kinds of faults there are.
+const KINDS: u64 = 8;
+
 /// How often what goes wrong.
 #[derive(Debug)]
 pub struct Faults {
@@ -16,15 +19,20 @@ pub struct Faults {
     trouble: Arc<Trouble>,
     /// The longest that a slow call takes. Longer than the write time-out: calls are dropped while they are under way.
     slow: Duration,
+    /// The longest way of a good call to the store, and back.
+    latency: Duration,
     /// Whether a request that was given up may still land. Only a sink with a guard can stand that.
     late: bool,
+    /// The kind of fault that this world has more of: rare coincidences come up more often than by even chance.
+    favourite: u64,
     under_way: AtomicUsize,
 }
 
 impl Faults {
-    /// Slow calls take up to `slow`; with `late`, given-up requests land later.
-    pub fn new(dice: Dice, trouble: Arc<Trouble>, slow: Duration, late: bool) -> Arc<Self> {
-        Arc::new(Self { dice, trouble, slow, late, under_way: AtomicUsize::new(0) })
+    /// Slow calls take up to `slow`, good ones twice `latency`; with `late`, given-up requests land later.
+    pub fn new(dice: Dice, trouble: Arc<Trouble>, slow: Duration, latency: Duration, late: bool) -> Arc<Self> {
+        let favourite = dice.below(KINDS);
+        Arc::new(Self { favourite, dice, trouble, slow, latency, late, under_way: AtomicUsize::new(0) })
     }
 
     /// Given-up requests that have not landed.
@@ -58,7 +66,8 @@ fn gone() -> SinkError {
 impl<K: Sink> Faulty<K> {
     /// The store takes some items and asks for the others again, whatever their order.
     async fn write_some(&self, batch: &Batch<K::Op>) -> Result<Outcome, SinkError> {
-        let taken: Vec<bool> = batch.items.iter().map(|_| self.faults.dice.percent(60)).collect();
+        let percent = self.faults.dice.between(10, 95);
+        let taken: Vec<bool> = batch.items.iter().map(|_| self.faults.dice.percent(percent)).collect();
         let indexes: Vec<usize> = (0..taken.len()).filter(|index| taken[*index]).collect();
         let items = indexes.iter().map(|index| batch.items[*index].clone()).collect();
         let some = Batch { source: batch.source.clone(), items, ..*batch };
@@ -107,9 +116,18 @@ impl<K: Sink> Sink for Faulty<K> {
     async fn write(&self, batch: &Batch<K::Op>) -> Result<Outcome, SinkError> {
         let faults = &self.faults;
         if !faults.strikes() {
-            return self.sink.write(batch).await;
+            sleep(faults.dice.time(faults.latency)).await;
+            let outcome = self.sink.write(batch).await;
+            sleep(faults.dice.time(faults.latency)).await;
+            return outcome;
         }
-        match faults.dice.below(7) {
+        let total = faults.trouble.is_total();
+        let kind = if faults.dice.percent(50) { faults.favourite } else { faults.dice.below(KINDS) };
+        match kind {
+            _ if total => {
+                sleep(faults.dice.time(faults.slow)).await;
+                Err(gone())
+            }
             0 => Err(gone()),
             1 => self.sink.write(batch).await.and(Err(gone())),
             2 => {

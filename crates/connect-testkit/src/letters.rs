@@ -55,7 +55,7 @@ impl DeadLetterTopic for LetterBox {
         Box::pin(async move {
             let failing = self.trouble.strikes(&self.dice);
             sleep(self.dice.time(Duration::from_millis(if failing { 5_000 } else { 10 }))).await;
-            if failing && self.dice.percent(50) {
+            if failing && (self.trouble.is_total() || self.dice.percent(50)) {
                 return Err(DeadLetterError::Transient("the broker is gone".to_owned()));
             }
             self.letters.keep(letters);

@@ -4,11 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use connect_core::{
     Assigned, Batch, Header, Item, Outcome, Record, Rejection, Resume, Sink, SinkError, TopicPartition, Verdict,
 };
+use tokio::time::sleep;
 
 /// Name of the header that makes a record behave oddly; see [`Behaviour`].
 pub const HEADER: &str = "behaviour";
@@ -65,6 +67,32 @@ pub enum Guard {
     Atomic,
 }
 
+/// A deliberate bug of a store, for the tests of the tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// Older writes are taken, too.
+    NoGuard,
+    /// A missing offset passes for any that is expected.
+    MissingOffsetPasses,
+    /// Of a batch that is stored in part, the stored part is written again.
+    PrefixTwice,
+    /// Behind a refused record the store goes on, offset included.
+    RefusedPasses,
+    /// The offset moves in a step of its own, after the data.
+    OffsetLater,
+}
+
+impl Flaw {
+    /// Every bug, and the guard that it belongs to.
+    pub const ALL: [(Self, Guard); 5] = [
+        (Self::NoGuard, Guard::PerKey),
+        (Self::MissingOffsetPasses, Guard::Atomic),
+        (Self::PrefixTwice, Guard::Atomic),
+        (Self::RefusedPasses, Guard::Atomic),
+        (Self::OffsetLater, Guard::Atomic),
+    ];
+}
+
 /// What a write does to its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -105,18 +133,24 @@ pub struct Store {
     guard: Guard,
     effect: Effect,
     lanes: usize,
+    flaw: Option<Flaw>,
     inner: Arc<Mutex<Inner>>,
 }
 
 impl Store {
     /// An empty store, written to through one lane.
     pub fn new(guard: Guard, effect: Effect) -> Self {
-        Self { guard, effect, lanes: 1, inner: Arc::default() }
+        Self { guard, effect, lanes: 1, flaw: None, inner: Arc::default() }
     }
 
     /// The same store, written to through so many lanes.
     pub fn with_lanes(self, lanes: usize) -> Self {
         Self { lanes, ..self }
+    }
+
+    /// The same store with a deliberate bug.
+    pub fn with_flaw(self, flaw: Option<Flaw>) -> Self {
+        Self { flaw, ..self }
     }
 
     /// What a write does here.
@@ -168,23 +202,26 @@ impl Store {
         }
         // A request of ours that landed late may have been cut off before its end: behind it we go on.
         let within = stored.is_some_and(|stored| stored > batch.first && stored < batch.next);
-        if stored != batch.expected && !within {
+        let missing_passes = self.flaw == Some(Flaw::MissingOffsetPasses) && stored.is_none();
+        if stored != batch.expected && !within && !missing_passes {
             return Err(SinkError::OutOfStep { stored });
         }
+        let stored = stored.filter(|_| self.flaw != Some(Flaw::PrefixTwice));
         let done = batch.items.iter().filter(|item| stored.is_some_and(|stored| item.offset < stored)).count();
         let mut outcome = Outcome::superseded(0..done);
         for (index, item) in batch.items.iter().enumerate().skip(done) {
             let verdict = self.write_item(&mut inner, &batch.source, item);
-            if let Some(Verdict::Rejected(_)) = verdict {
+            let Some(verdict) = verdict else { continue };
+            let refused = matches!(verdict, Verdict::Rejected(_));
+            outcome.set(index, verdict);
+            if refused && self.flaw != Some(Flaw::RefusedPasses) {
                 inner.state.offsets.insert(batch.source.clone(), item.offset);
-                outcome.set(index, verdict.unwrap_or(Verdict::Superseded));
                 return Ok(outcome);
             }
-            if let Some(verdict) = verdict {
-                outcome.set(index, verdict);
-            }
         }
-        inner.state.offsets.insert(batch.source.clone(), batch.next);
+        if self.flaw != Some(Flaw::OffsetLater) {
+            inner.state.offsets.insert(batch.source.clone(), batch.next);
+        }
         Ok(outcome)
     }
 
@@ -195,7 +232,8 @@ impl Store {
         }
         inner.ever.insert((partition.clone(), item.offset));
         let version = inner.state.versions.entry((partition.clone(), key.to_vec())).or_insert(-1);
-        if self.guard == Guard::PerKey && *version >= item.offset {
+        let guarded = self.guard == Guard::PerKey && self.flaw != Some(Flaw::NoGuard);
+        if guarded && *version >= item.offset {
             return Some(Verdict::Superseded);
         }
         *version = item.offset;
@@ -260,6 +298,10 @@ impl Sink for Store {
         tokio::task::yield_now().await;
         let outcome = self.apply(batch);
         tokio::task::yield_now().await;
+        if self.flaw == Some(Flaw::OffsetLater) && outcome.is_ok() {
+            sleep(Duration::from_millis(5)).await;
+            self.lock().state.offsets.insert(batch.source.clone(), batch.next);
+        }
         outcome
     }
 

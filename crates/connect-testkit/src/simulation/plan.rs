@@ -5,7 +5,7 @@ use std::time::Duration;
 use connect_core::{Settings, Tombstones};
 
 use crate::dice::Dice;
-use crate::store::{Effect, Guard};
+use crate::store::{Effect, Flaw, Guard};
 
 /// Something that happens to the processes, the topic or the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub enum Event {
     Compact,
     /// A transaction begins.
     Begin,
+    /// For this time every call fails, of the store and of Kafka.
+    Outage(Duration),
     /// Open transactions are decided.
     Decide,
 }
@@ -41,6 +43,8 @@ pub struct Plan {
     pub calm: bool,
     /// How the store guards its writes.
     pub guard: Guard,
+    /// A deliberate bug of the store.
+    pub flaw: Option<Flaw>,
     /// What a write does.
     pub effect: Effect,
     /// Writes side by side.
@@ -55,6 +59,8 @@ pub struct Plan {
     pub dead_letter_topic: bool,
     /// Whether a request that was given up may still land.
     pub late: bool,
+    /// The longest way of a good call to the store, and back.
+    pub latency: Duration,
     /// How many calls in a hundred go wrong.
     pub failing: u64,
     /// The byte budget of each process.
@@ -88,6 +94,7 @@ impl Plan {
             seed,
             calm,
             guard,
+            flaw: None,
             effect,
             lanes: dice.between(1, 4) as usize,
             partitions: dice.between(1, 3),
@@ -95,6 +102,7 @@ impl Plan {
             processes: dice.between(1, 3) as usize,
             dead_letter_topic: dice.percent(80),
             late: !calm && guard != Guard::None,
+            latency: Duration::from_millis(dice.between(1, 200)),
             failing: if calm { 0 } else { dice.between(0, 40) },
             memory: if dice.percent(30) { 1_024 } else { 1 << 20 },
             settings,
@@ -106,7 +114,7 @@ impl Plan {
 
     fn event(&self, dice: &Dice) -> (Duration, Event) {
         let within = Duration::from_secs(if self.calm { 60 } else { dice.between(1, 30) });
-        let event = match dice.below(16) {
+        let event = match dice.below(17) {
             0 | 1 => Event::Restart,
             2 | 3 => Event::HandOver(within),
             4 => Event::Begin,
@@ -119,6 +127,7 @@ impl Plan {
             },
             10 | 11 if self.loses_writes() => Event::Replicate,
             12 if self.loses_writes() => Event::FailOver,
+            14 if !self.calm => Event::Outage(Duration::from_secs(dice.between(20, 180))),
             // What accumulates shows every record: compaction would change the result itself.
             13 if self.effect == Effect::Put => Event::Compact,
             _ => Event::Produce(dice.between(1, 30)),

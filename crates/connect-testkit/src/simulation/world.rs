@@ -86,7 +86,7 @@ impl<'a> World<'a> {
     fn new(plan: &'a Plan) -> Self {
         let dice = Dice::new(!plan.seed);
         let log = Log::new((0..plan.partitions).map(|number| TopicPartition::new("simulated", number as i32)));
-        let store = Store::new(plan.guard, plan.effect).with_lanes(plan.lanes);
+        let store = Store::new(plan.guard, plan.effect).with_lanes(plan.lanes).with_flaw(plan.flaw);
         let letters = Letters::default();
         let objections = Arc::<Mutex<Vec<String>>>::default();
         let group = {
@@ -101,7 +101,7 @@ impl<'a> World<'a> {
         // Without a guard a call must not be given up while it may still land.
         let trouble = Trouble::new(plan.failing);
         let slow = plan.settings.write_timeout * if plan.calm { 0 } else { 2 };
-        let faults = Faults::new(dice.fork(), Arc::clone(&trouble), slow, plan.late);
+        let faults = Faults::new(dice.fork(), Arc::clone(&trouble), slow, plan.latency, plan.late);
         Self {
             plan,
             dice,
@@ -201,6 +201,11 @@ impl<'a> World<'a> {
                 self.log.compact(&self.some_partition(), effective);
             }
             Event::Begin => self.log.begin(&self.some_partition()),
+            Event::Outage(duration) => {
+                self.trouble.set(100);
+                sleep(duration).await;
+                self.trouble.set(self.plan.failing);
+            }
             Event::Decide => self.decide(),
         }
         Ok(())
@@ -261,7 +266,7 @@ impl<'a> World<'a> {
 
     /// Ends all trouble, waits until everything is written, and stops the processes.
     async fn calm_down(&mut self) -> Result<(), String> {
-        self.trouble.end();
+        self.trouble.set(0);
         let deadline = Instant::now() + CATCH_UP;
         self.decide();
         for partition in self.partitions() {
