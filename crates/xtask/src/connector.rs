@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, ExitStatus, Stdio},
+    process::{ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -14,8 +14,9 @@ use tokio::{
 };
 
 use crate::{
+    cargo::cargo,
     metrics::Metrics,
-    paths, ports,
+    ports,
     process::{self, Lifetime, Process},
 };
 
@@ -29,8 +30,7 @@ const DRAINED_WITHIN: Duration = Duration::from_secs(30);
 /// # Errors
 /// It doesn't compile; cargo has written why.
 pub fn build(package: &str, profile: &str) -> Result<PathBuf> {
-    let output = Command::new(cargo())
-        .current_dir(paths::workspace())
+    let output = cargo()
         .args(["build", "--package", package, "--bin", package])
         .args(["--profile", profile])
         .arg("--message-format=json-render-diagnostics")
@@ -46,11 +46,6 @@ pub fn build(package: &str, profile: &str) -> Result<PathBuf> {
         .filter(|message| message["target"]["name"] == package)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .with_context(|| format!("cargo built no executable for {package}"))
-}
-
-/// The cargo that runs us.
-pub fn cargo() -> String {
-    std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
 }
 
 /// A running connector. Killed when dropped.

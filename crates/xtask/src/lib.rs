@@ -4,6 +4,7 @@
 //! obtained, started and stopped.
 
 pub mod bench;
+pub mod cargo;
 pub mod connector;
 pub mod demo;
 pub mod deploy;

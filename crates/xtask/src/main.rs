@@ -1,10 +1,10 @@
 //! `cargo xtask`: the project's tasks, each of which does its own set-up.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Parser, Subcommand, ValueEnum};
-use xtask::{bench, connector::cargo, demo, deploy, interrupt::interrupted, services, test};
+use xtask::{bench, cargo::cargo, demo, deploy, interrupt::interrupted, services, test};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's tasks; each does its own set-up")]
@@ -107,7 +107,7 @@ async fn bench_redis() -> Result<()> {
     if !cfg!(debug_assertions) {
         return bench::redis().await;
     }
-    let status = Command::new(cargo())
+    let status = cargo()
         .args(["run", "--quiet", "--release", "--package", "xtask", "--"])
         .args(["bench", "redis"])
         .status()

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use tokio::process::Command;
 
 use crate::{
-    connector::cargo,
+    cargo::cargo,
     packages::find_program,
     paths,
     services::{Kafka, KafkaOptions, Redis, RedisOptions, kafka, shared},
@@ -110,8 +110,8 @@ async fn system_tests(version: &str, filters: &[String]) -> Result<()> {
 }
 
 fn cargo_command<const N: usize>(arguments: [&str; N]) -> Command {
-    let mut command = command(cargo());
-    command.args(arguments);
+    let mut command = Command::from(cargo());
+    command.args(arguments).kill_on_drop(true);
     command
 }
 
