@@ -136,6 +136,8 @@ mod tests {
             "connect_records_total{topic=\"scraped\",partition=\"3\",outcome=\"written\"} 4",
             "connect_in_flight_bytes 4096",
             "connect_partitions 2",
+            "connect_rewinds_total 0",
+            "connect_retries_total{reason=\"out_of_step\"} 0",
             "connect_lag{topic=\"scraped\",partition=\"3\"} NaN",
             "# HELP connect_bytes_read_total Bytes of keys, values and headers read",
         ] {

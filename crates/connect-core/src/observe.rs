@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use metrics::{describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 
@@ -31,7 +31,14 @@ fn install() -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(Matcher::Full("connect_batch_records".to_owned()), &RECORDS)?
         .install_recorder()?;
     describe();
+    begin_at_zero();
     Ok(handle)
+}
+
+/// A counter that is first seen at 1 has not increased: an alert on it would miss the first time.
+fn begin_at_zero() {
+    counter!("connect_rewinds_total").increment(0);
+    counter!("connect_retries_total", "reason" => "out_of_step").increment(0);
 }
 
 fn describe() {
