@@ -14,15 +14,23 @@ use anyhow::{Context, Result};
 
 use crate::paths;
 
-/// Checks everything. With `write`, the generated part of the chart's schema is made anew first.
+/// Checks everything; with `write`, makes the generated part of the chart's schema anew instead.
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub fn run(write: bool) -> Result<()> {
+pub async fn run(write: bool) -> Result<()> {
+    // What it runs is waited for: an interrupt must be noticed meanwhile.
+    tokio::task::spawn_blocking(move || checks(write)).await?
+}
+
+fn checks(write: bool) -> Result<()> {
     let document =
         fs::read_to_string(paths::workspace().join("docs/configuration.md")).context("docs/configuration.md")?;
     let chapters = reference::read(&document)?;
     schema::keep(&chapters, write)?;
+    if write {
+        return Ok(());
+    }
     let tools = tools::Tools::ensure()?;
     chart::check(&tools, &chapters)?;
     observation::check(&tools)?;

@@ -26,7 +26,7 @@ enum Task {
         #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "once")]
         rate: u32,
     },
-    /// Run every check: format, lints, docs, unit tests, system tests against real servers
+    /// Run every check: format, lints, docs, the files for Kubernetes, unit tests, system tests against real servers
     Test {
         /// Also what takes long: every version of the servers, the dependency check
         #[arg(long)]
@@ -39,7 +39,7 @@ enum Task {
     Services(Services),
     /// Check the files for containers and Kubernetes: chart, alerts, dashboard, image
     Deploy {
-        /// First make the generated part of the chart's schema anew, from docs/configuration.md
+        /// Only make the generated part of the chart's schema anew, from docs/configuration.md
         #[arg(long)]
         write: bool,
     },
@@ -98,7 +98,7 @@ async fn run(task: Task) -> Result<()> {
         Task::Services(Services::Down) => services::command::down().await,
         Task::Services(Services::Status) => services::command::status(),
         Task::Bench(Bench::Redis) => bench_redis().await,
-        Task::Deploy { write } => deploy::run(write),
+        Task::Deploy { write } => deploy::run(write).await,
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::process::Command;
 
 use crate::{
     cargo::cargo,
+    deploy,
     packages::find_program,
     paths,
     services::{Kafka, KafkaOptions, Redis, RedisOptions, kafka, shared},
@@ -49,6 +50,10 @@ async fn static_checks(options: &Options) -> Result<()> {
     step("clippy", lint.args(["--", "--deny", "warnings"])).await?;
     let mut docs = cargo_command(["doc", "--workspace", "--no-deps"]);
     step("docs", docs.env("RUSTDOCFLAGS", "--deny warnings")).await?;
+    let begun = Instant::now();
+    println!("── deploy");
+    deploy::run(false).await.context("failed: deploy")?;
+    done("deploy", begun);
     dependencies(options.nightly).await
 }
 
