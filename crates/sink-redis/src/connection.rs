@@ -77,13 +77,15 @@ impl Connection {
 
     fn build(&self) -> Result<Client, SinkError> {
         let timeout = self.timeout;
+        let in_cluster = self.config.server.is_clustered();
         let mut builder = Builder::from_config(self.config.clone());
         builder
             .with_connection_config(|connection: &mut ConnectionConfig| {
                 connection.connection_timeout = timeout;
                 connection.internal_command_timeout = timeout;
-                // What is sent again is for the core to decide: only it knows whether the batch still counts.
-                connection.max_command_attempts = 1;
+                // What is sent again is for the core to decide: only it knows whether the batch still counts. In a
+                // cluster to follow MOVED is an attempt too.
+                connection.max_command_attempts = if in_cluster { 5 } else { 1 };
                 connection.max_command_buffer_len = MOST_CALLS;
                 connection.unresponsive =
                     UnresponsiveConfig { max_timeout: Some(timeout), interval: Duration::from_secs(1) };
@@ -118,6 +120,7 @@ impl Connection {
             }
             result => result,
         }
+        .inspect_err(|error| self.give_up(&client, error))
         .map_err(|error| errors::of_script(&error, &key.as_string().unwrap_or_default()))
     }
 
@@ -127,7 +130,23 @@ impl Connection {
     /// What Redis or the client says.
     pub async fn command(&self, name: &'static str, words: Vec<Value>) -> Result<Value, SinkError> {
         let client = self.client().await?;
-        custom(&client, name, ClusterHash::FirstKey, words).await.map_err(|error| errors::of_call(&error))
+        custom(&client, name, ClusterHash::FirstKey, words)
+            .await
+            .inspect_err(|error| self.give_up(&client, error))
+            .map_err(|error| errors::of_call(&error))
+    }
+
+    /// Forgets a client that failed by itself: it may be lost without knowing. An error of Redis is none of the client's.
+    fn give_up(&self, client: &Client, error: &fred::error::Error) {
+        if errors::is_reply(error.details()) {
+            return;
+        }
+        // Whoever holds the lock is making a new one.
+        if let Ok(mut live) = self.live.try_lock()
+            && live.as_ref().is_some_and(|live| live.client.id() == client.id())
+        {
+            *live = None;
+        }
     }
 }
 

@@ -78,6 +78,12 @@ pub fn meaning(text: &str) -> Option<&'static Meaning> {
     TABLE.iter().find(|(part, _)| text.contains(part)).map(|(_, meaning)| meaning)
 }
 
+/// Whether Redis itself said so: its errors begin with a word in capitals.
+pub fn is_reply(text: &str) -> bool {
+    let word = text.split(' ').next().unwrap_or_default();
+    word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase())
+}
+
 /// The error of one command inside a script, `alone` if the command wrote nothing but this record.
 pub fn of_item(text: &str, alone: bool) -> Result<Rejection, SinkError> {
     match meaning(text) {
@@ -193,6 +199,16 @@ mod tests {
             assert!(matches!(of_call(&Error::new(kind, "")), SinkError::Transient { .. }));
         }
         assert!(matches!(of_call(&Error::new(ErrorKind::Auth, "")), SinkError::Fatal(_)));
+    }
+
+    #[test]
+    fn redis_speaks_in_capitals() {
+        for text in ["ERR x", "NOSCRIPT No matching script.", "MOVED 1 127.0.0.1:7000", "READONLY You can't"] {
+            assert!(is_reply(text), "{text}");
+        }
+        for text in ["", "Os { code: 111 }", "Invalid or missing cluster state.", "Canceled", "IO"] {
+            assert!(!is_reply(text), "{text}");
+        }
     }
 
     #[test]

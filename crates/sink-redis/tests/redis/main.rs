@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod back_in_time;
+mod cluster;
 mod commands;
+mod core;
 mod expiry;
 mod failures;
 mod guard;
 mod resume;
 mod support;
+mod topology;
 mod values;
 mod ways;
