@@ -44,7 +44,18 @@ async fn list<C>(configuration: &Configuration<C>) -> Result<BTreeMap<String, us
 fn ours<C>(configuration: &Configuration<C>, there: &BTreeMap<String, usize>) -> Result<String, String> {
     let mut found = Vec::new();
     let mut missing = Vec::new();
-    for topic in configuration.kafka.topics.names() {
+    let topics = &configuration.kafka.topics;
+    if let Some(pattern) = topics.pattern() {
+        // Checked when the configuration was read.
+        let pattern = regex::Regex::new(pattern).map_err(|error| error.to_string())?;
+        let dead_letters = configuration.core.dead_letters.topic();
+        let taken = there.iter().filter(|(name, _)| pattern.is_match(name) && Some(name.as_str()) != dead_letters);
+        found.extend(taken.map(|(topic, partitions)| format!("{topic} with {partitions} partitions")));
+        if found.is_empty() {
+            found.push("none matches CONNECT_KAFKA_TOPICS yet".to_owned());
+        }
+    }
+    for topic in topics.names().iter().filter(|_| topics.pattern().is_none()) {
         match there.get(topic) {
             Some(partitions) => found.push(format!("{topic} with {partitions} partitions")),
             None => missing.push(topic.as_str()),

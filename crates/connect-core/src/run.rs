@@ -12,7 +12,7 @@ use crate::connector::{Connector, Context};
 use crate::dead_letters::{DeadLetterError, DeadLetters};
 use crate::health::Health;
 use crate::kafka::wire::Cluster;
-use crate::kafka::{Connection, KafkaDeadLetterTopic, Reader, StaticAssignment};
+use crate::kafka::{Connection, KafkaDeadLetterTopic, Membership, Reader};
 use crate::ledger::Ledgers;
 use crate::observe::{self, Scrape};
 use crate::pipeline::Pipeline;
@@ -72,9 +72,10 @@ async fn work<C: Connector>(
         () = shutdown.cancelled() => return Ok(RunEnd::Drained),
         made = health.ticking(C::sink(sink, context)) => Arc::new(made?),
     };
-    let source = Arc::new(Reader::new(cluster, Arc::clone(&connection), budget));
+    let source = Arc::new(Reader::new(Arc::clone(&cluster), connection, budget));
     let pipeline = Arc::new(Pipeline::new(source, sink, dead_letters, settings, ledgers));
-    supervise(pipeline, StaticAssignment::new(connection), health, shutdown).await
+    let membership = Membership::new(cluster, &core).map_err(|error| error.to_string())?;
+    supervise(pipeline, membership, health, shutdown).await
 }
 
 /// The topic is made now, so that a person who is watching the start sees it fail, and not a dead letter at night.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use connect_core::config::{KafkaConfig, Section};
-use connect_core::kafka::{Connection, KafkaDeadLetterTopic, RskafkaSource, StaticAssignment};
+use connect_core::kafka::{Connection, KafkaDeadLetterTopic, RskafkaSource};
 use connect_core::{
-    Assignment, Budget, Change, DeadLetter, DeadLetterError, DeadLetterTopic, Fetched, Header, Position, Record,
-    Rejection, Source, SourceError, TopicPartition,
+    Budget, DeadLetter, DeadLetterError, DeadLetterTopic, Fetched, Header, Position, Record, Rejection, Source,
+    SourceError, TopicPartition,
 };
 use rskafka::chrono::{DateTime, Utc};
 use rskafka::client::partition::{Compression, UnknownTopicHandling};
@@ -249,26 +249,4 @@ async fn a_dead_letter_that_does_not_fit_is_refused_by_name() {
     assert!(matches!(error, DeadLetterError::Refused(_)), "{error:?}");
     let text = error.to_string();
     assert!(text.contains(&topic) && text.contains("orders-0@41") && text.contains("max.message.bytes"), "{text}");
-}
-
-#[tokio::test]
-#[ignore = "needs servers: cargo xtask test"]
-async fn every_partition_of_a_listed_topic_is_ours_once_it_exists() {
-    let (present, later) = (unique("present"), unique("later"));
-    let connection = connection(&[&present, &later]);
-    create(&connection, &present, 2).await;
-    let mut assignment = StaticAssignment::new(Arc::clone(&connection));
-    let partitions = |change: Change| match change {
-        Change::Assigned(assigned) => {
-            assigned.into_iter().map(|assigned| assigned.partition.to_string()).collect::<Vec<_>>()
-        }
-        other => panic!("{other:?}"),
-    };
-    let limit = Duration::from_secs(30);
-    let change = tokio::time::timeout(limit, assignment.next()).await.expect("in time").expect("a change");
-    assert_eq!(partitions(change), [format!("{present}-0"), format!("{present}-1")]);
-
-    create(&connection, &later, 1).await;
-    let change = tokio::time::timeout(limit, assignment.next()).await.expect("in time").expect("a change");
-    assert_eq!(partitions(change), [format!("{later}-0")]);
 }

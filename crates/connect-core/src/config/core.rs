@@ -30,6 +30,9 @@ section! {
         pub dead_letters_partitions: Option<NonZeroU16>,
         /// Replicas of the dead-letter topic, when it is created. Not set: as the broker does by default.
         pub dead_letters_replication: Option<NonZeroU16>,
+        /// This process's part when several share the partitions without a group, as in `0/3` of three (counted from 0). For
+        /// `CONNECT_KAFKA_ASSIGNMENT=static`.
+        pub shard: Option<Shard>,
         /// Memory for everything in flight, all partitions together.
         pub memory: ByteSize = "24MiB",
         /// The most operations in one write.
@@ -68,6 +71,31 @@ section! {
     }
     rule (write_timeout) {
         write_timeout.is_zero().then(|| "expected more than nothing".to_owned())
+    }
+}
+
+/// The part of one process of several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Which part, from 0.
+    pub index: u32,
+    /// Of how many.
+    pub count: u32,
+}
+
+impl Setting for Shard {
+    fn expected() -> String {
+        "a part and their number, such as `0/3`".to_owned()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let (index, count) = text.split_once('/').ok_or_else(String::new)?;
+        let number = |text: &str| text.trim().parse::<u32>().map_err(|_| String::new());
+        let shard = Self { index: number(index)?, count: number(count)? };
+        if shard.index >= shard.count {
+            return Err("parts are counted from 0, so the last of three is `2/3`".to_owned());
+        }
+        Ok(shard)
     }
 }
 

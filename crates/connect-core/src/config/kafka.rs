@@ -1,6 +1,7 @@
 //! The section of every connector that says what is read, and how the brokers are reached.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytesize::ByteSize;
 use chrono::{DateTime, NaiveDate};
@@ -15,8 +16,24 @@ section! {
     pub struct KafkaConfig = "KAFKA" {
         /// Brokers to ask for all the others.
         pub brokers: List<HostPort>,
-        /// Topics to read.
+        /// Topics to read: their names, or one regular expression that begins with `^` (the end is open unless it says `$`).
         pub topics: Topics,
+        /// How often the topics are looked at for new ones and for new partitions.
+        pub topics_refresh: Duration = "30s",
+        /// Name of the consumer group. Not set: the connector's name.
+        pub group: Option<String>,
+        /// Who says which partitions are ours: the consumer `group`, or nobody (`static`): then this process reads all of
+        /// them, or its part by `CONNECT_SHARD`.
+        pub assignment: AssignmentChoice = "group",
+        /// How the group is spoken to: `consumer` is the protocol of Kafka 4, `classic` every broker's; `auto` takes the
+        /// newest that the broker offers.
+        pub group_protocol: GroupProtocol = "auto",
+        /// A name that stays with this process when it restarts, such as its pod's: then a restart moves no partitions.
+        pub instance_id: Option<String>,
+        /// After this long without a heartbeat the group takes this process for dead and gives its partitions to others.
+        pub session_timeout: Duration = "45s",
+        /// How long the others wait for this process to finish with partitions that are to move.
+        pub rebalance_timeout: Duration = "60s",
         /// Where to begin when nothing is stored or committed: `earliest`, `latest`, `timestamp:2026-01-31T12:00:00Z`
         /// (also a date, or milliseconds since 1970), `offset:42` of each partition.
         pub start: Start = "earliest",
@@ -50,6 +67,14 @@ section! {
         /// PEM file of the client's private key, for mutual TLS.
         pub key_file: Option<FilePath>,
     }
+    rule (topics_refresh) {
+        (*topics_refresh < Duration::from_millis(100)).then(|| "expected at least 100ms".to_owned())
+    }
+    rule (session_timeout, rebalance_timeout) {
+        let right = Duration::from_secs(1)..=Duration::from_secs(3600);
+        let both = right.contains(session_timeout) && right.contains(rebalance_timeout);
+        (!both).then(|| "expected 1s to 1h".to_owned())
+    }
     rule (fetch_bytes) {
         let right = ByteSize::kib(1)..=ByteSize::gib(1);
         (!right.contains(fetch_bytes)).then(|| "expected 1KiB to 1GiB".to_owned())
@@ -82,6 +107,29 @@ section! {
 
 words!(Stop { "never" => Never, "end" => End });
 words!(OutOfRange { "fatal" => Fatal, "earliest" => Earliest, "latest" => Latest });
+
+words!(AssignmentChoice { "group" => Group, "static" => Static });
+words!(GroupProtocol { "auto" => Auto, "classic" => Classic, "consumer" => Consumer });
+
+/// Who says which partitions are ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AssignmentChoice {
+    /// The consumer group.
+    Group,
+    /// Nobody.
+    Static,
+}
+
+/// How the group is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupProtocol {
+    /// As new as the broker offers.
+    Auto,
+    /// JoinGroup and SyncGroup, with cooperative rebalancing.
+    Classic,
+    /// KIP-848.
+    Consumer,
+}
 
 words!(ReaderChoice { "kafka" => Kafka, "rskafka" => Rskafka });
 
@@ -182,18 +230,28 @@ impl Topics {
         &self.0
     }
 
-    /// Whether this one is read.
+    /// Whether this one is read. A pattern never takes the dead-letter topic, whatever its name.
     pub fn contains(&self, topic: &str) -> bool {
         self.0.iter().any(|name| name == topic)
+    }
+
+    /// The regular expression, when it is not a list.
+    pub fn pattern(&self) -> Option<&str> {
+        self.0.first().map(String::as_str).filter(|name| name.starts_with('^'))
     }
 }
 
 impl Setting for Topics {
     fn expected() -> String {
-        "names of topics, separated by commas".to_owned()
+        "names of topics, separated by commas, or a regular expression such as `^orders-`".to_owned()
     }
 
     fn parse(text: &str) -> Result<Self, String> {
+        if text.trim().starts_with('^') {
+            let pattern = text.trim().to_owned();
+            regex::Regex::new(&pattern).map_err(|error| error.to_string())?;
+            return Ok(Self(vec![pattern]));
+        }
         let mut seen = BTreeSet::new();
         let mut names = Vec::new();
         for name in text.split(',').map(str::trim) {
@@ -283,7 +341,7 @@ mod tests {
             let problem = List::<HostPort>::parse(text).expect_err(text);
             assert!(problem.contains(part), "{text:?}: {problem}");
         }
-        for (text, part) in [("", "missing"), ("a,a", "twice"), ("^a.*", "no name of a topic"), ("..", "no name")] {
+        for (text, part) in [("", "missing"), ("a,a", "twice"), ("^a(", "unclosed group"), ("..", "no name")] {
             let problem = Topics::parse(text).expect_err(text);
             assert!(problem.contains(part), "{text:?}: {problem}");
         }

@@ -14,8 +14,10 @@ mod section;
 mod setting;
 
 pub use self::configuration::{Configuration, Effective, effective};
-pub use self::core::{CoreConfig, DeadLettersChoice, LogFilter, LogFormat, Name};
-pub use self::kafka::{Isolation, KafkaConfig, ReaderChoice, SaslMechanism, Security, Topics};
+pub use self::core::{CoreConfig, DeadLettersChoice, LogFilter, LogFormat, Name, Shard};
+pub use self::kafka::{
+    AssignmentChoice, GroupProtocol, Isolation, KafkaConfig, ReaderChoice, SaslMechanism, Security, Topics,
+};
 pub use self::layers::{Layers, Origin};
 pub use self::problems::Problems;
 pub use self::section::{Reader, Section, Variable};

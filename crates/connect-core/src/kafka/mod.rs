@@ -2,21 +2,28 @@
 
 pub mod batch;
 pub mod connection;
+pub mod coordinator;
 pub mod dead_letter_topic;
 mod error;
 mod fetch;
+pub mod group;
 pub mod kafka_source;
+pub mod membership;
 mod poller;
 pub mod reader;
 pub mod rskafka_source;
 pub mod static_assignment;
+pub mod subscription;
 mod tls;
 pub mod wire;
 
 pub use connection::Connection;
 pub use dead_letter_topic::KafkaDeadLetterTopic;
 pub use error::KafkaError;
+pub use group::GroupAssignment;
 pub use kafka_source::KafkaSource;
+pub use membership::Membership;
 pub use reader::Reader;
 pub use rskafka_source::RskafkaSource;
 pub use static_assignment::StaticAssignment;
+pub use subscription::Subscription;

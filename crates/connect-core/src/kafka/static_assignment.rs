@@ -1,4 +1,4 @@
-//! Owning every partition of the listed topics, without a group.
+//! Owning every partition of the topics, or a fixed part of them, without a group.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -8,44 +8,89 @@ use futures::future::BoxFuture;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::connection::Connection;
+use super::coordinator::{Coordinator, Identity};
 use super::error::KafkaError;
+use super::subscription::Subscription;
+use super::wire::{Cluster, TopicMetadata};
 use crate::assignment::{Assignment, AssignmentError, Change, CommitError};
+use crate::config::Shard;
 use crate::record::TopicPartition;
 use crate::sink::Assigned;
 
-/// How often topics are looked up for new partitions.
-const POLL: Duration = Duration::from_secs(30);
 /// How often while something is missing or unreachable.
 const POLL_SOON: Duration = Duration::from_secs(3);
 /// A topic is taken for deleted when this many answers in a row did not know it: a broker that has just started may
 /// not know all topics yet.
 const ABSENCES: u32 = 2;
+/// Kafka forgets offsets of a group without members after a while (offsets.retention.minutes, a week by default), even
+/// when records are older than that; so they are committed again although they did not move.
+const COMMIT_AGAIN: Duration = Duration::from_secs(3600);
 
-/// Every partition of the listed topics is ours for as long as it exists.
+/// What is known after a look, and what changed by it.
+type Looking = BoxFuture<'static, Result<(View, Vec<Change>), KafkaError>>;
+
+/// The partitions are ours for as long as they exist. Offsets are committed under the group's name, without membership.
 pub struct StaticAssignment {
-    connection: Arc<Connection>,
+    cluster: Arc<Cluster>,
+    coordinator: Arc<Coordinator>,
+    subscription: Subscription,
     view: View,
     pending: VecDeque<Change>,
     due: Instant,
     /// A look-up under way. The caller drops `next` whenever it has something else to do, about once a second; what
     /// takes longer must not start anew each time.
-    looking: Option<BoxFuture<'static, Result<Topics, KafkaError>>>,
+    looking: Option<Looking>,
+    committed: BTreeMap<TopicPartition, i64>,
+    commit_again: Instant,
 }
-
-/// Topics of the cluster and the numbers of their partitions.
-type Topics = BTreeMap<String, BTreeSet<i32>>;
 
 impl StaticAssignment {
-    /// Takes the topics from the connection's settings.
-    pub fn new(connection: Arc<Connection>) -> Self {
-        let view = View::new(connection.config().topics.names().iter().cloned());
-        Self { connection, view, pending: VecDeque::new(), due: Instant::now(), looking: None }
+    /// Takes every partition of the subscription, or the shard's part of them.
+    pub fn new(cluster: Arc<Cluster>, group: &str, subscription: Subscription, shard: Option<Shard>) -> Self {
+        Self {
+            coordinator: Arc::new(Coordinator::new(Arc::clone(&cluster), group)),
+            cluster,
+            view: View { shard, ..View::default() },
+            subscription,
+            pending: VecDeque::new(),
+            due: Instant::now(),
+            looking: None,
+            committed: BTreeMap::new(),
+            commit_again: Instant::now() + COMMIT_AGAIN,
+        }
     }
-}
 
-async fn look_up(connection: Arc<Connection>) -> Result<Topics, KafkaError> {
-    connection.topics().await
+    fn look(&self) -> Looking {
+        let (cluster, coordinator) = (Arc::clone(&self.cluster), Arc::clone(&self.coordinator));
+        let (subscription, mut view) = (self.subscription.clone(), self.view.clone());
+        Box::pin(async move {
+            let found = subscription.look_up(&cluster).await?;
+            let mut changes = view.update(&found, subscription.names());
+            for change in &mut changes {
+                let Change::Assigned(assigned) = change else { continue };
+                let partitions: Vec<_> = assigned.iter().map(|assigned| assigned.partition.clone()).collect();
+                if partitions.is_empty() {
+                    continue;
+                }
+                let committed = coordinator.committed(&partitions).await?;
+                for assigned in assigned {
+                    assigned.committed = committed.get(&assigned.partition).copied();
+                }
+            }
+            Ok((view, changes))
+        })
+    }
+
+    fn commit_again(&mut self) {
+        self.commit_again = Instant::now() + COMMIT_AGAIN;
+        let offsets: Vec<_> = self.committed.iter().map(|(partition, offset)| (partition.clone(), *offset)).collect();
+        let coordinator = Arc::clone(&self.coordinator);
+        tokio::spawn(async move {
+            if let Err(error) = coordinator.commit(&Identity::none(), &offsets).await {
+                warn!("offsets not committed again: {error}");
+            }
+        });
+    }
 }
 
 impl Assignment for StaticAssignment {
@@ -54,14 +99,19 @@ impl Assignment for StaticAssignment {
             if let Some(change) = self.pending.pop_front() {
                 return Ok(change);
             }
-            tokio::time::sleep_until(self.due).await;
-            let looking = self.looking.get_or_insert_with(|| Box::pin(look_up(Arc::clone(&self.connection))));
+            if self.looking.is_none() {
+                tokio::time::sleep_until(self.due).await;
+                self.looking = Some(self.look());
+            }
+            let Some(looking) = &mut self.looking else { continue };
             let found = looking.await;
             self.looking = None;
             match found {
-                Ok(topics) => {
-                    self.pending.extend(self.view.update(&topics));
-                    self.due = Instant::now() + if self.view.is_complete() { POLL } else { POLL_SOON };
+                Ok((view, changes)) => {
+                    self.view = view;
+                    self.pending.extend(changes);
+                    self.due = Instant::now()
+                        + if self.view.is_complete() { self.cluster.config().topics_refresh } else { POLL_SOON };
                 }
                 Err(KafkaError::Transient { message, .. }) => {
                     warn!("{message}; trying again in {POLL_SOON:?}");
@@ -69,10 +119,15 @@ impl Assignment for StaticAssignment {
                 }
                 Err(error) => return Err(error.into()),
             }
+            if self.commit_again <= Instant::now() {
+                self.commit_again();
+            }
         }
     }
 
-    async fn commit(&mut self, _offsets: &[(TopicPartition, i64)]) -> Result<(), CommitError> {
+    async fn commit(&mut self, offsets: &[(TopicPartition, i64)]) -> Result<(), CommitError> {
+        self.coordinator.commit(&Identity::none(), offsets).await?;
+        self.committed.extend(offsets.iter().cloned());
         Ok(())
     }
 
@@ -82,43 +137,51 @@ impl Assignment for StaticAssignment {
 }
 
 /// What is known of the topics.
+#[derive(Clone, Default)]
 struct View {
+    shard: Option<Shard>,
     topics: BTreeMap<Arc<str>, Topic>,
     answered: bool,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Topic {
+    id: Option<[u8; 16]>,
     partitions: BTreeSet<i32>,
     absences: u32,
 }
 
 impl View {
-    fn new(topics: impl Iterator<Item = String>) -> Self {
-        Self { topics: topics.map(|topic| (topic.into(), Topic::default())).collect(), answered: false }
-    }
-
     /// Compares with what the cluster says now. The first answer always yields an assignment, even an empty one.
-    fn update(&mut self, found: &BTreeMap<String, BTreeSet<i32>>) -> Vec<Change> {
+    fn update(&mut self, found: &BTreeMap<Arc<str>, TopicMetadata>, listed: &[Arc<str>]) -> Vec<Change> {
         let (mut gained, mut lost) = (Vec::new(), Vec::new());
+        for name in listed.iter().chain(found.keys()) {
+            self.topics.entry(Arc::clone(name)).or_default();
+        }
+        let shard = self.shard;
         for (name, topic) in &mut self.topics {
-            let Some(partitions) = found.get(&**name).filter(|partitions| !partitions.is_empty()) else {
+            let Some(now) = found.get(name).filter(|topic| !topic.partitions.is_empty()) else {
                 topic.absences += 1;
                 if topic.absences == ABSENCES && !topic.partitions.is_empty() {
                     warn!(topic = %name, "topic was deleted; its partitions are given up");
-                    let partitions = std::mem::take(&mut topic.partitions);
-                    lost.extend(partitions.into_iter().map(|number| TopicPartition::new(Arc::clone(name), number)));
+                    lost.extend(topic.give_up(name));
                 } else if topic.absences == 1 || topic.absences.is_multiple_of(20) {
                     warn!(topic = %name, "topic does not exist; create it or change CONNECT_KAFKA_TOPICS; looking again every {POLL_SOON:?}");
                 }
                 continue;
             };
             topic.absences = 0;
-            for number in partitions.difference(&topic.partitions) {
-                let partition = TopicPartition::new(Arc::clone(name), *number);
-                gained.push(Assigned { partition, topic_id: None, committed: None });
+            if topic.id.is_some() && now.id.is_some() && topic.id != now.id {
+                warn!(topic = %name, "topic was deleted and made anew");
+                lost.extend(topic.give_up(name));
             }
-            topic.partitions.extend(partitions);
+            topic.id = now.id;
+            for number in &now.partitions {
+                let partition = TopicPartition::new(Arc::clone(name), *number);
+                if is_ours(shard, &partition) && topic.partitions.insert(*number) {
+                    gained.push(Assigned { partition, topic_id: now.id, committed: None });
+                }
+            }
         }
         let mut changes = Vec::new();
         if !lost.is_empty() {
@@ -133,16 +196,40 @@ impl View {
     }
 
     fn is_complete(&self) -> bool {
-        self.topics.values().all(|topic| topic.absences == 0)
+        self.topics.values().all(|topic| topic.absences == 0 || topic.absences > ABSENCES)
     }
+}
+
+impl Topic {
+    fn give_up(&mut self, name: &Arc<str>) -> Vec<TopicPartition> {
+        let partitions = std::mem::take(&mut self.partitions);
+        partitions.into_iter().map(|number| TopicPartition::new(Arc::clone(name), number)).collect()
+    }
+}
+
+/// Each partition is in exactly one shard, the same in every process and version: the name's checksum spreads the topics.
+fn is_ours(shard: Option<Shard>, partition: &TopicPartition) -> bool {
+    let Some(shard) = shard else { return true };
+    let number = crc32c::crc32c(partition.topic.as_bytes()).wrapping_add(partition.partition.unsigned_abs());
+    number % shard.count == shard.index
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn found(topics: &[(&str, i32)]) -> BTreeMap<String, BTreeSet<i32>> {
-        topics.iter().map(|(name, count)| ((*name).to_owned(), (0..*count).collect())).collect()
+    fn found(topics: &[(&str, i32)]) -> BTreeMap<Arc<str>, TopicMetadata> {
+        let topic = |name: &str, count| TopicMetadata {
+            name: name.into(),
+            id: Some([count as u8; 16]).filter(|_| count > 90),
+            internal: false,
+            partitions: (0..count % 90).collect(),
+        };
+        topics.iter().map(|(name, count)| ((*name).into(), topic(name, *count))).collect()
+    }
+
+    fn names(names: &[&str]) -> Vec<Arc<str>> {
+        names.iter().map(|name| (*name).into()).collect()
     }
 
     fn gained(change: &Change) -> Vec<String> {
@@ -152,27 +239,44 @@ mod tests {
 
     #[test]
     fn the_first_answer_is_an_assignment_even_when_empty() {
-        let mut view = View::new(["a".to_owned()].into_iter());
-        assert_eq!(view.update(&found(&[])), [Change::Assigned(vec![])]);
+        let (mut view, names) = (View::default(), names(&["a"]));
+        assert_eq!(view.update(&found(&[]), &names), [Change::Assigned(vec![])]);
         assert!(!view.is_complete());
-        assert_eq!(view.update(&found(&[])), []);
+        assert_eq!(view.update(&found(&[]), &names), []);
     }
 
     #[test]
     fn new_topics_and_partitions_are_picked_up_once() {
-        let mut view = View::new(["a", "b"].map(str::to_owned).into_iter());
-        assert_eq!(gained(&view.update(&found(&[("a", 1), ("other", 3)]))[0]), ["a-0"]);
-        assert_eq!(gained(&view.update(&found(&[("a", 2), ("b", 1)]))[0]), ["a-1", "b-0"]);
-        assert_eq!(view.update(&found(&[("a", 2), ("b", 1)])), []);
+        let (mut view, names) = (View::default(), names(&["a", "b"]));
+        assert_eq!(gained(&view.update(&found(&[("a", 1)]), &names)[0]), ["a-0"]);
+        assert_eq!(gained(&view.update(&found(&[("a", 2), ("b", 1)]), &names)[0]), ["a-1", "b-0"]);
+        assert_eq!(view.update(&found(&[("a", 2), ("b", 1)]), &names), []);
         assert!(view.is_complete());
     }
 
     #[test]
     fn a_topic_is_lost_only_when_two_answers_lack_it() {
-        let mut view = View::new(["a", "b"].map(str::to_owned).into_iter());
-        view.update(&found(&[("a", 1), ("b", 1)]));
-        assert_eq!(view.update(&found(&[("b", 1)])), []);
-        assert_eq!(view.update(&found(&[("b", 1)])), [Change::Lost(vec![TopicPartition::new("a", 0)])]);
-        assert_eq!(gained(&view.update(&found(&[("a", 1), ("b", 1)]))[0]), ["a-0"], "made anew");
+        let (mut view, names) = (View::default(), names(&["a", "b"]));
+        view.update(&found(&[("a", 1), ("b", 1)]), &names);
+        assert_eq!(view.update(&found(&[("b", 1)]), &names), []);
+        assert_eq!(view.update(&found(&[("b", 1)]), &names), [Change::Lost(vec![TopicPartition::new("a", 0)])]);
+        assert_eq!(gained(&view.update(&found(&[("a", 1), ("b", 1)]), &names)[0]), ["a-0"], "made anew");
+    }
+
+    #[test]
+    fn a_topic_made_anew_between_two_answers_is_lost_and_gained() {
+        let (mut view, names) = (View::default(), names(&["a"]));
+        view.update(&found(&[("a", 91)]), &names);
+        let changes = view.update(&found(&[("a", 92)]), &names);
+        assert_eq!(changes[0], Change::Lost(vec![TopicPartition::new("a", 0)]));
+        assert_eq!(gained(&changes[1]), ["a-0", "a-1"]);
+    }
+
+    #[test]
+    fn shards_share_all_partitions_and_none_twice() {
+        for partition in (0..50).map(|number| TopicPartition::new("orders", number)) {
+            let owners = (0..3).filter(|index| is_ours(Some(Shard { index: *index, count: 3 }), &partition)).count();
+            assert_eq!(owners, 1, "{partition}");
+        }
     }
 }

@@ -1,0 +1,282 @@
+//! The group protocol of Kafka 4 (KIP-848): the coordinator assigns, and everything is said in heartbeats.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
+use kafka_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+
+use super::member::{End, Member, Order, RETRY};
+use crate::kafka::coordinator::text;
+use crate::kafka::error::KafkaError;
+use crate::kafka::wire::Purpose;
+use crate::kafka::wire::cluster::{REQUEST_TIMEOUT, topic_name};
+use crate::record::TopicPartition;
+
+const HEARTBEAT: i16 = 1;
+/// Epochs with a meaning of their own.
+const JOINING: i32 = 0;
+const LEAVING: i32 = -1;
+const LEAVING_FOR_A_WHILE: i32 = -2;
+/// How often topics are looked for that are missing.
+const TOPICS_SOON: Duration = Duration::from_secs(3);
+
+struct Consumer<'a> {
+    member: &'a mut Member,
+    id: String,
+    epoch: i32,
+    interval: Duration,
+    /// What the coordinator knows of us; what differs is said with the next heartbeat.
+    said_names: Option<BTreeSet<Arc<str>>>,
+    said_owned: Option<BTreeSet<TopicPartition>>,
+    names: BTreeSet<Arc<str>>,
+    /// What the coordinator wants us to have, by topic id.
+    target: Option<Vec<(Uuid, Vec<i32>)>>,
+    ids: HashMap<Uuid, Arc<str>>,
+    topics_due: Instant,
+}
+
+pub(super) async fn run(member: &mut Member, orders: &mut mpsc::Receiver<Order>) -> Result<End, KafkaError> {
+    let mut consumer = Consumer {
+        member,
+        id: Uuid::new_v4().to_string(),
+        epoch: JOINING,
+        interval: Duration::from_secs(1),
+        said_names: None,
+        said_owned: None,
+        names: BTreeSet::new(),
+        target: None,
+        ids: HashMap::new(),
+        topics_due: Instant::now(),
+    };
+    let mut due = Instant::now();
+    loop {
+        tokio::select! {
+            order = orders.recv() => {
+                let done = match order {
+                    Some(Order::Released(partitions)) => {
+                        consumer.member.released(&partitions);
+                        // The coordinator gives them on as soon as it hears of it.
+                        due = Instant::now();
+                        continue;
+                    }
+                    Some(Order::Leave(done)) => Some(done),
+                    None => None,
+                };
+                consumer.leave().await;
+                if let Some(done) = done {
+                    let _ = done.send(());
+                }
+                return Ok(End::Left);
+            }
+            () = sleep_until(due) => match consumer.step().await {
+                Ok(Step::Next(next)) => due = Instant::now() + next,
+                Ok(Step::OnlyClassic) => return Ok(End::OnlyClassic),
+                Err(KafkaError::Transient { message, .. }) => {
+                    warn!("{message}; trying again in {RETRY:?}");
+                    if consumer.member.is_forgotten() {
+                        consumer.lose("the coordinator did not hear us for too long")?;
+                    }
+                    due = Instant::now() + RETRY;
+                }
+                Err(fatal) => return Err(fatal),
+            }
+        }
+    }
+}
+
+enum Step {
+    /// A heartbeat is due after this long.
+    Next(Duration),
+    OnlyClassic,
+}
+
+impl Consumer<'_> {
+    /// One heartbeat, and what its answer asks for.
+    async fn step(&mut self) -> Result<Step, KafkaError> {
+        if self.topics_due <= Instant::now() {
+            self.look_up_names().await?;
+        }
+        let connection = self.member.shared.coordinator.connection(Purpose::Join).await?;
+        if connection.version::<ConsumerGroupHeartbeatRequest>(HEARTBEAT).is_none() {
+            return Ok(Step::OnlyClassic);
+        }
+        let request = self.request();
+        let coordinator = &self.member.shared.coordinator;
+        let limit = (self.member.cluster.config().session_timeout / 3).min(REQUEST_TIMEOUT);
+        let answer = coordinator.call(Purpose::Join, &request, HEARTBEAT, limit).await?;
+        match ResponseError::try_from_code(answer.error_code) {
+            None => {}
+            Some(ResponseError::UnsupportedVersion) => return Ok(Step::OnlyClassic),
+            Some(error @ (ResponseError::FencedMemberEpoch | ResponseError::UnknownMemberId)) => {
+                self.lose(&format!("{error:?}"))?;
+                return Ok(Step::Next(Duration::ZERO));
+            }
+            Some(ResponseError::UnreleasedInstanceId) => {
+                return Err(KafkaError::transient(
+                    "group",
+                    format!(
+                        "group {}: another process has our CONNECT_KAFKA_INSTANCE_ID={}, or had it until lately; each process needs its own, such as its pod's name",
+                        coordinator.group(),
+                        self.member.cluster.config().instance_id.as_deref().unwrap_or_default()
+                    ),
+                ));
+            }
+            Some(error) => return Err(coordinator.explain("heartbeat", error)),
+        }
+        self.heard(request, answer)?;
+        self.reconcile().await
+    }
+
+    /// What the coordinator must know, and does not know yet.
+    fn request(&self) -> ConsumerGroupHeartbeatRequest {
+        let config = self.member.cluster.config();
+        let mut request = ConsumerGroupHeartbeatRequest::default()
+            .with_group_id(self.member.shared.coordinator.group_id())
+            .with_member_id(text(&self.id))
+            .with_member_epoch(self.epoch)
+            .with_instance_id(config.instance_id.as_deref().map(text))
+            .with_rebalance_timeout_ms(-1)
+            .with_subscribed_topic_names(None)
+            .with_topic_partitions(None);
+        if self.epoch == JOINING {
+            request.rebalance_timeout_ms = config.rebalance_timeout.as_millis() as i32;
+            request.rack_id = config.rack.as_deref().map(text);
+        }
+        if self.epoch == JOINING || self.said_names.as_ref() != Some(&self.names) {
+            request.subscribed_topic_names = Some(self.names.iter().map(|name| topic_name(name)).collect());
+        }
+        if self.epoch == JOINING || self.said_owned.as_ref() != Some(&self.member.owned) {
+            request.topic_partitions = Some(self.owned_by_id());
+        }
+        request
+    }
+
+    fn owned_by_id(&self) -> Vec<TopicPartitions> {
+        let mut topics: BTreeMap<Uuid, Vec<i32>> = BTreeMap::new();
+        for partition in &self.member.owned {
+            if let Some((id, _)) = self.ids.iter().find(|(_, name)| **name == partition.topic) {
+                topics.entry(*id).or_default().push(partition.partition);
+            }
+        }
+        topics
+            .into_iter()
+            .map(|(id, numbers)| TopicPartitions::default().with_topic_id(id).with_partitions(numbers))
+            .collect()
+    }
+
+    fn heard(
+        &mut self,
+        request: ConsumerGroupHeartbeatRequest,
+        answer: ConsumerGroupHeartbeatResponse,
+    ) -> Result<(), KafkaError> {
+        self.member.alive = Instant::now();
+        if request.subscribed_topic_names.is_some() {
+            self.said_names = Some(self.names.clone());
+        }
+        if request.topic_partitions.is_some() {
+            self.said_owned = Some(self.member.owned.clone());
+        }
+        if self.epoch == JOINING {
+            info!(
+                group = self.member.shared.coordinator.group(),
+                epoch = answer.member_epoch,
+                "joined the group (consumer protocol)"
+            );
+        }
+        self.epoch = answer.member_epoch;
+        self.member.shared.set_identity(self.id.clone(), self.epoch);
+        self.interval = Duration::from_millis(answer.heartbeat_interval_ms.clamp(100, 30_000) as u64);
+        if let Some(assignment) = answer.assignment {
+            let partitions = assignment.topic_partitions.into_iter().map(|topic| (topic.topic_id, topic.partitions));
+            self.target = Some(partitions.collect());
+        }
+        Ok(())
+    }
+
+    /// Goes towards what the coordinator wants.
+    async fn reconcile(&mut self) -> Result<Step, KafkaError> {
+        if let Some(target) = self.target.take() {
+            match self.named(&target).await {
+                Ok(named) => self.member.aim(&named)?,
+                Err(error) => {
+                    self.target = Some(target);
+                    return Err(error);
+                }
+            }
+        }
+        self.member.take_up().await?;
+        // What we took up is said at once: the coordinator then knows that this assignment is done.
+        let news = self.said_owned.as_ref() != Some(&self.member.owned);
+        Ok(Step::Next(if news { Duration::ZERO } else { self.interval }))
+    }
+
+    async fn named(&mut self, target: &[(Uuid, Vec<i32>)]) -> Result<BTreeSet<TopicPartition>, KafkaError> {
+        if target.iter().any(|(id, _)| !self.ids.contains_key(id)) {
+            self.look_up_names().await?;
+        }
+        let mut named = BTreeSet::new();
+        for (id, numbers) in target {
+            // A topic that was deleted meanwhile: the coordinator will take it away again.
+            let Some(name) = self.ids.get(id) else { continue };
+            named.extend(numbers.iter().map(|number| TopicPartition::new(Arc::clone(name), *number)));
+        }
+        Ok(named)
+    }
+
+    async fn look_up_names(&mut self) -> Result<(), KafkaError> {
+        let found = self.member.subscription.look_up(&self.member.cluster).await?;
+        let listed = self.member.subscription.names();
+        let missing: Vec<&str> = listed.iter().filter(|name| !found.contains_key(*name)).map(|name| &**name).collect();
+        if !missing.is_empty() {
+            warn!(
+                topics = missing.join(","),
+                "topics do not exist; create them or change CONNECT_KAFKA_TOPICS; looking again every {TOPICS_SOON:?}"
+            );
+        }
+        self.topics_due =
+            Instant::now() + if missing.is_empty() { self.member.cluster.config().topics_refresh } else { TOPICS_SOON };
+        self.names = listed.iter().chain(found.keys()).cloned().collect();
+        for topic in found.values() {
+            if let Some(id) = topic.id {
+                self.ids.retain(|_, name| *name != topic.name);
+                self.ids.insert(Uuid::from_bytes(id), Arc::clone(&topic.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// All is lost; we begin anew.
+    fn lose(&mut self, why: &str) -> Result<(), KafkaError> {
+        self.epoch = JOINING;
+        self.said_owned = None;
+        self.target = None;
+        self.member.shared.set_identity(self.id.clone(), -1);
+        self.member.alive = Instant::now();
+        self.member.lose_all(why)
+    }
+
+    /// Says goodbye: for good, or for a while when we have a name of our own to come back with.
+    async fn leave(&mut self) {
+        let config = self.member.cluster.config();
+        let epoch = if config.instance_id.is_some() { LEAVING_FOR_A_WHILE } else { LEAVING };
+        let coordinator = &self.member.shared.coordinator;
+        let request = ConsumerGroupHeartbeatRequest::default()
+            .with_group_id(coordinator.group_id())
+            .with_member_id(text(&self.id))
+            .with_member_epoch(epoch)
+            .with_instance_id(config.instance_id.as_deref().map(text))
+            .with_rebalance_timeout_ms(-1)
+            .with_subscribed_topic_names(None)
+            .with_topic_partitions(None);
+        if let Err(error) = coordinator.call(Purpose::Join, &request, HEARTBEAT, REQUEST_TIMEOUT).await {
+            debug!("not left properly: {error}");
+        }
+    }
+}

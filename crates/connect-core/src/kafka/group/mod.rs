@@ -1,0 +1,79 @@
+//! Being a member of a consumer group: Kafka says which partitions are ours, and sees to it that nobody else has them.
+//!
+//! A task of its own sends heartbeats, joins, and answers the coordinator, however busy the rest is. It tells of changes
+//! through a short queue, and hears through another what was released.
+
+mod classic;
+mod consumer;
+mod member;
+mod protocol;
+mod sticky;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::debug;
+
+use super::coordinator::Coordinator;
+use super::subscription::Subscription;
+use super::wire::Cluster;
+use crate::assignment::{Assignment, AssignmentError, Change, CommitError};
+use crate::record::TopicPartition;
+use member::{Member, Order, Shared};
+
+/// Changes that wait to be heard. A rebalance brings two at most, so this many are never missed by a living process.
+const CHANGES: usize = 256;
+const ORDERS: usize = 256;
+/// How long a goodbye may take: without one the others wait for the session time-out.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Membership of a group.
+pub struct GroupAssignment {
+    changes: mpsc::Receiver<Result<Change, AssignmentError>>,
+    orders: mpsc::Sender<Order>,
+    shared: Arc<Shared>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl GroupAssignment {
+    /// Joins in the background.
+    pub fn join(cluster: Arc<Cluster>, group: &str, subscription: Subscription) -> Self {
+        let (changes, heard) = mpsc::channel(CHANGES);
+        let (orders, given) = mpsc::channel(ORDERS);
+        let coordinator = Coordinator::new(Arc::clone(&cluster), group);
+        let shared = Arc::new(Shared::new(coordinator, cluster.config().instance_id.clone()));
+        let member = Member::new(cluster, Arc::clone(&shared), subscription, changes);
+        Self { changes: heard, orders, shared, task: tokio::spawn(member.run(given)) }
+    }
+}
+
+impl Assignment for GroupAssignment {
+    async fn next(&mut self) -> Result<Change, AssignmentError> {
+        let ended = || Err(AssignmentError("the group's membership ended".to_owned()));
+        self.changes.recv().await.unwrap_or_else(ended)
+    }
+
+    async fn commit(&mut self, offsets: &[(TopicPartition, i64)]) -> Result<(), CommitError> {
+        self.shared.commit(offsets).await
+    }
+
+    async fn released(&mut self, partitions: &[TopicPartition]) {
+        if self.orders.send(Order::Released(partitions.to_vec())).await.is_err() {
+            debug!("released after the membership ended");
+        }
+    }
+
+    async fn leave(&mut self) {
+        let (done, gone) = oneshot::channel();
+        if self.orders.send(Order::Leave(done)).await.is_ok() {
+            let _ = tokio::time::timeout(LEAVE_TIMEOUT, gone).await;
+        }
+    }
+}
+
+impl Drop for GroupAssignment {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

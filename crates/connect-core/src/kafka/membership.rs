@@ -1,0 +1,66 @@
+//! The choice of who says which partitions are ours.
+
+use std::sync::Arc;
+
+use super::error::KafkaError;
+use super::group::GroupAssignment;
+use super::static_assignment::StaticAssignment;
+use super::subscription::Subscription;
+use super::wire::Cluster;
+use crate::assignment::{Assignment, AssignmentError, Change, CommitError};
+use crate::config::{AssignmentChoice, CoreConfig};
+use crate::record::TopicPartition;
+
+/// What `CONNECT_KAFKA_ASSIGNMENT` names.
+pub enum Membership {
+    /// A member of the consumer group.
+    Group(GroupAssignment),
+    /// All partitions, or a shard of them.
+    Static(StaticAssignment),
+}
+
+impl Membership {
+    /// Makes what the settings name; a group is joined in the background.
+    ///
+    /// # Errors
+    /// The pattern of the topics is none.
+    pub fn new(cluster: Arc<Cluster>, core: &CoreConfig) -> Result<Self, KafkaError> {
+        let config = cluster.config();
+        let subscription = Subscription::new(&config.topics, core.dead_letters.topic())?;
+        let group = config.group.clone().unwrap_or_else(|| core.name.as_str().to_owned());
+        Ok(match config.assignment {
+            AssignmentChoice::Group => Self::Group(GroupAssignment::join(cluster, &group, subscription)),
+            AssignmentChoice::Static => Self::Static(StaticAssignment::new(cluster, &group, subscription, core.shard)),
+        })
+    }
+}
+
+impl Assignment for Membership {
+    async fn next(&mut self) -> Result<Change, AssignmentError> {
+        match self {
+            Self::Group(group) => group.next().await,
+            Self::Static(all) => all.next().await,
+        }
+    }
+
+    async fn commit(&mut self, offsets: &[(TopicPartition, i64)]) -> Result<(), CommitError> {
+        match self {
+            Self::Group(group) => group.commit(offsets).await,
+            Self::Static(all) => all.commit(offsets).await,
+        }
+    }
+
+    async fn released(&mut self, partitions: &[TopicPartition]) {
+        match self {
+            Self::Group(group) => group.released(partitions).await,
+            Self::Static(all) => all.released(partitions).await,
+        }
+    }
+
+    async fn leave(&mut self) {
+        match self {
+            Self::Group(group) => group.leave().await,
+            Self::Static(all) => all.leave().await,
+        }
+    }
+}
