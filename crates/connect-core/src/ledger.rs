@@ -126,8 +126,10 @@ impl Ledger {
 
     /// Everything below `offset` is durable in the store, or a dead letter.
     pub fn advance(&self, offset: i64) {
-        self.durable.store(offset, Relaxed);
-        self.progress();
+        // A partition that is taken up again and again at one place does not move.
+        if self.durable.swap(offset, Relaxed) != offset {
+            self.progress();
+        }
     }
 
     /// The offset below which everything is durable; `None` before the partition was taken up.

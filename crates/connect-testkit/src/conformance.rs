@@ -21,6 +21,7 @@ mod offsets;
 mod rejections;
 mod replays;
 mod report;
+mod restarts;
 
 pub use harness::{Dump, Harness, Place, Promise};
 pub use report::{Finding, Report};
@@ -34,6 +35,7 @@ pub async fn conformance<H: Harness>(harness: &H) -> Report {
     rejections::run(&mut run, harness).await;
     replays::run(&mut run, harness).await;
     offsets::run(&mut run, harness).await;
+    restarts::run(&mut run, harness).await;
     faults::run(&mut run, harness).await;
     run.report()
 }

@@ -5,14 +5,22 @@
 //!
 //! - [`simulation`] runs the real pipeline through seeded schedules of faults, with [`log`], [`group`], [`letters`] and
 //!   [`store`] in place of Kafka and a store, and [`faulty`] between them;
-//! - [`proxy`] stands between a client and its server and disturbs what they say to each other.
+//! - [`proxy`] stands between a client and its server and disturbs what they say to each other;
+//! - [`kill`] runs real binaries and kills them; [`scrape`] reads their metrics and checks that the account adds up.
 
 pub mod conformance;
 pub mod dice;
 pub mod faulty;
 pub mod group;
+pub mod kill;
 pub mod letters;
 pub mod log;
 pub mod proxy;
+pub mod scrape;
 pub mod simulation;
 pub mod store;
+
+/// The guide's snippets are compiled, and run, with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/writing-a-sink.md")]
+mod writing_a_sink {}

@@ -134,16 +134,25 @@ async fn connect(client: TcpStream, server: SocketAddr, faults: watch::Receiver<
     }
     let Ok(server) = TcpStream::connect(server).await else { return reset(&client) };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = server.into_split();
-    let requests = pass(from_client, to_server, faults.clone(), Way::Request, Arc::clone(&counts));
-    let answers = pass(from_server, to_client, faults.clone(), Way::Answer, counts);
-    tokio::pin!(requests, answers);
-    // A reset in one direction is a reset of both; after an orderly end the other direction lives on.
-    tokio::select! {
-        End::Reset = &mut requests => {}
-        End::Reset = &mut answers => {}
-        else => {}
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let end = {
+        let requests = pass(&mut from_client, &mut to_server, faults.clone(), Way::Request, Arc::clone(&counts));
+        let answers = pass(&mut from_server, &mut to_client, faults, Way::Answer, counts);
+        tokio::pin!(requests, answers);
+        // A reset in one direction is a reset of both; after an orderly end the other direction lives on.
+        tokio::select! {
+            End::Reset = &mut requests => End::Reset,
+            End::Reset = &mut answers => End::Reset,
+            else => End::Orderly,
+        }
+    };
+    if end == End::Reset {
+        reset(from_client.as_ref());
+        reset(from_server.as_ref());
+        // Dropped in the usual way, they would say an orderly goodbye first.
+        to_client.forget();
+        to_server.forget();
     }
 }
 
@@ -167,8 +176,8 @@ enum End {
 
 /// Passes bytes one way until their end.
 async fn pass(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    from: &mut OwnedReadHalf,
+    to: &mut OwnedWriteHalf,
     mut faults: watch::Receiver<Fault>,
     way: Way,
     counts: Arc<Counts>,
@@ -179,7 +188,7 @@ async fn pass(
     loop {
         let read = tokio::select! {
             biased;
-            () = told_to_reset(faults.clone()) => return abandon(&from, &to),
+            () = told_to_reset(faults.clone()) => return End::Reset,
             read = from.read(&mut buffer) => read.unwrap_or(0),
         };
         match way {
@@ -194,7 +203,7 @@ async fn pass(
         let fault = *faults.borrow();
         let piece = match (fault, way) {
             (Fault::Reset, _) | (Fault::ResetOnRequest, Way::Request) | (Fault::ResetOnAnswer, Way::Answer) => {
-                return abandon(&from, &to);
+                return End::Reset;
             }
             (Fault::CloseOnAnswer, Way::Answer) => {
                 let _ = to.shutdown().await;
@@ -209,7 +218,7 @@ async fn pass(
         for slice in buffer[..read].chunks(piece) {
             if heard && to.write_all(slice).await.is_err() {
                 if way == Way::Request {
-                    return abandon(&from, &to);
+                    return End::Reset;
                 }
                 heard = false;
             }
@@ -228,12 +237,6 @@ async fn pass(
 async fn held(faults: &mut watch::Receiver<Fault>, way: Way) {
     let keeps = |fault: &Fault| *fault == Fault::BlackHole || (*fault == Fault::HoldRequests && way == Way::Request);
     let _ = faults.wait_for(|fault| !keeps(fault)).await;
-}
-
-fn abandon(from: &OwnedReadHalf, to: &OwnedWriteHalf) -> End {
-    reset(from.as_ref());
-    reset(to.as_ref());
-    End::Reset
 }
 
 /// Makes the coming close of this connection a reset.

@@ -34,6 +34,9 @@ pub async fn run(options: &Options) -> Result<()> {
     }
     let mut unit = cargo_command(["test", "--workspace", "--"]);
     step("unit tests", unit.args(&options.filters)).await?;
+    if options.filters.is_empty() {
+        simulation(options.nightly).await?;
+    }
     let versions: &[&str] =
         if options.nightly { &kafka::VERSIONS } else { &kafka::VERSIONS[kafka::VERSIONS.len() - 1..] };
     for version in versions {
@@ -41,6 +44,13 @@ pub async fn run(options: &Options) -> Result<()> {
     }
     println!("all passed in {:.1} s", begun.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Seeded schedules of faults over the real pipeline, and the bugs that they must catch; the seeds are printed.
+async fn simulation(nightly: bool) -> Result<()> {
+    let seeds = if nightly { "1000000" } else { "20000" };
+    let tests = ["test", "--workspace", "--test", "simulation", "--test", "teeth", "--", "--nocapture"];
+    step(&format!("{seeds} simulated schedules"), cargo_command(tests).env("CONNECT_SEEDS", seeds)).await
 }
 
 async fn static_checks(options: &Options) -> Result<()> {
