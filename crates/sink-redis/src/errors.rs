@@ -100,14 +100,20 @@ pub fn of_call(failure: &Error) -> SinkError {
         return error(known, failure.details());
     }
     match failure.kind() {
-        ErrorKind::Auth => SinkError::fatal(format!("Redis refuses the credentials: {}", failure.details())),
+        ErrorKind::Auth => SinkError::fatal(format!(
+            "Redis refuses the credentials, see CONNECT_REDIS_USERNAME and CONNECT_REDIS_PASSWORD: {}",
+            failure.details()
+        )),
         ErrorKind::Config | ErrorKind::Url | ErrorKind::InvalidArgument => {
             SinkError::fatal(format!("the Redis client can't work with these settings: {}", failure.details()))
         }
-        ErrorKind::Tls => SinkError::transient("tls", format!("no TLS connection to Redis: {failure}")),
-        ErrorKind::Timeout => SinkError::transient("timeout", "Redis did not answer in time"),
+        ErrorKind::Tls => SinkError::transient(
+            "tls",
+            format!("no TLS connection to Redis, see CONNECT_REDIS_URL and CONNECT_REDIS_CA_FILE: {failure}"),
+        ),
+        ErrorKind::Timeout => SinkError::transient("timeout", "Redis did not answer in time, see CONNECT_REDIS_URL"),
         ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Sentinel | ErrorKind::Cluster => {
-            SinkError::transient("connection", format!("no connection to Redis: {failure}"))
+            SinkError::transient("connection", format!("no connection to Redis, see CONNECT_REDIS_URL: {failure}"))
         }
         ErrorKind::Backpressure => SinkError::transient("busy", "too many calls to Redis wait"),
         _ => SinkError::transient("redis", said(failure.details())),
