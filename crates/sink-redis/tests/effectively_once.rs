@@ -124,6 +124,8 @@ impl Connector {
             .env("CONNECT_NAME", name)
             .env("CONNECT_KAFKA_BROKERS", kafka.bootstrap())
             .env("CONNECT_KAFKA_TOPICS", TOPIC)
+            // No group, so that two processes own the same partitions and a killed one is not waited for.
+            .env("CONNECT_KAFKA_ASSIGNMENT", "static")
             .env("CONNECT_REDIS_URL", redis.url())
             .env("CONNECT_REDIS_COMMAND", name)
             .env("CONNECT_REDIS_KEY", format!("{name}:{{key}}"))
