@@ -3,15 +3,20 @@
 //! The system tests use this library for their servers: [`services`] is the one place that knows how a server is
 //! obtained, started and stopped.
 
+pub mod archive;
 pub mod bench;
 pub mod cargo;
+pub mod certificates;
 pub mod connector;
 pub mod demo;
 pub mod deploy;
+pub mod elasticsearch_client;
 pub mod events;
 pub mod interrupt;
+pub mod java;
 pub mod kafka_client;
 pub mod lock;
+pub mod maven;
 pub mod metrics;
 pub mod packages;
 pub mod paths;

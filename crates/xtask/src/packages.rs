@@ -25,6 +25,10 @@ pub struct Package {
 pub const JAVA: Package = Package { program: "java", package: "default-jre-headless" };
 /// Maven, which gets the jars of the Java servers.
 pub const MAVEN: Package = Package { program: "mvn", package: "maven" };
+/// Python, for zip archives.
+pub const PYTHON: Package = Package { program: "python3", package: "python3" };
+/// Python's package manager, for a Java newer than the system's.
+pub const PIP: Package = Package { program: "pip3", package: "python3-pip" };
 /// The Redis server.
 pub const REDIS_SERVER: Package = Package { program: "redis-server", package: "redis-server" };
 /// `redis-cli` and `redis-benchmark`.

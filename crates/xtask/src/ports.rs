@@ -1,11 +1,12 @@
 //! Free loopback ports.
 
 use std::{
+    ops::RangeInclusive,
     net::{Ipv4Addr, TcpStream},
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 /// Below the range that the kernel takes client ports from (32768 and up). A server that is stopped and started again
 /// on its port must find it free; with a port from the kernel's range, a client that keeps trying to connect to the
@@ -34,6 +35,15 @@ pub fn free() -> Result<u16> {
         }
     }
     bail!("no free port on 127.0.0.1 between {FIRST} and {}", FIRST + COUNT)
+}
+
+/// A port of this range that nobody listens on.
+///
+/// # Errors
+/// Every port of the range is taken.
+pub fn free_of(range: RangeInclusive<u16>) -> Result<u16> {
+    let free = |port: &u16| TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_err();
+    range.clone().find(free).with_context(|| format!("no free port on 127.0.0.1 between {} and {}", range.start(), range.end()))
 }
 
 #[cfg(test)]

@@ -17,8 +17,6 @@ use crate::{
     process::{Lifetime, Process},
 };
 
-/// A server has this long to answer after its start; a Java server on a busy machine needs much of it.
-const READY_WITHIN: Duration = Duration::from_secs(120);
 /// A server has this long to answer one question.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// A server has this long to stop when asked to.
@@ -28,6 +26,8 @@ pub(super) const STOP_WITHIN: Duration = Duration::from_secs(30);
 pub trait Service: Send + Sync {
     /// What it is called in messages and files.
     const NAME: &'static str;
+    /// It has this long to answer after its start; a Java server on a busy machine needs much of it.
+    const READY_WITHIN: Duration = Duration::from_secs(120);
 
     /// Writes what it needs into its directory. Called before every start, so it leaves data alone that is there.
     ///
@@ -119,7 +119,7 @@ impl<S: Service> Server<S> {
         let Some(process) = &mut self.process else {
             bail!("{} isn't started", S::NAME);
         };
-        let deadline = Instant::now() + READY_WITHIN;
+        let deadline = Instant::now() + S::READY_WITHIN;
         loop {
             if let Some(status) = process.exited()? {
                 bail!("{} ended while starting ({status}); {}", S::NAME, process.log_tail());
@@ -130,7 +130,7 @@ impl<S: Service> Server<S> {
             };
             if Instant::now() >= deadline {
                 let tail = process.log_tail();
-                return Err(error.context(format!("{} doesn't answer after {READY_WITHIN:?}; {tail}", S::NAME)));
+                return Err(error.context(format!("{} doesn't answer after {:?}; {tail}", S::NAME, S::READY_WITHIN)));
             }
             sleep(Duration::from_millis(50)).await;
         }
