@@ -1,0 +1,190 @@
+//! What an error of the server means: for the record, for the request, for the connector.
+
+use std::fmt::Write as _;
+
+use connect_core::SinkError;
+
+use crate::answer::{Cause, ItemAnswer};
+use crate::op::Kind;
+
+/// What became of one action.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Written,
+    Superseded,
+    /// Worth sending again; why, and whether the server has too much to do.
+    Retry {
+        reason: String,
+        busy: bool,
+    },
+    Rejected(String),
+    Fatal(String),
+}
+
+/// What a request means that was refused as a whole.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// One of its actions is bad: which one is found by halving.
+    BadAction(String),
+    /// It has too many bytes.
+    TooLarge,
+    /// The server has too much to do.
+    Busy(SinkError),
+    /// Anything else.
+    Error(SinkError),
+}
+
+/// Reads the answer to one action.
+pub(crate) fn of_item(kind: Kind, item: &ItemAnswer) -> Fate {
+    let Some(cause) = &item.error else {
+        return match item.status {
+            200..300 if item.noop => Fate::Superseded,
+            200..300 => Fate::Written,
+            // What a delete finds gone is as it should be.
+            404 if kind == Kind::Delete => Fate::Written,
+            status => Fate::Retry { reason: format!("status {status} without a reason"), busy: false },
+        };
+    };
+    let reason = describe(cause);
+    match item.status {
+        // Two updates met: the later one has to see what the earlier one wrote.
+        409 if kind == Kind::Update => Fate::Retry { reason, busy: false },
+        409 if cause.kind == "version_conflict_engine_exception" => Fate::Superseded,
+        401 => Fate::Fatal(credentials(&reason)),
+        403 if !is_blocked(cause) => Fate::Fatal(privileges(&reason)),
+        400 if is_missing_script_language(cause) => Fate::Fatal(format!(
+            "the cluster has no Painless, which guards updates: {reason}. Install it (it is a part of every ordinary \
+             installation), or choose CONNECT_ELASTICSEARCH_UPDATE_GUARD=none and accept that a replay can regress documents"
+        )),
+        400 if is_compile_error(cause) => {
+            Fate::Fatal(format!("the script can't be compiled: {reason}. Mend CONNECT_ELASTICSEARCH_SCRIPT_FILE"))
+        }
+        400 if is_about_the_cluster(cause) => Fate::Retry { reason, busy: false },
+        400 => Fate::Rejected(reason),
+        429 | 503 => Fate::Retry { reason, busy: true },
+        _ => Fate::Retry { reason, busy: false },
+    }
+}
+
+/// Reads an answer that is no answer to a bulk request.
+pub(crate) fn of_request(status: u16, body: &[u8]) -> Refusal {
+    let cause = cause_of(body);
+    let reason = match &cause {
+        Some(cause) => describe(cause),
+        None => format!("status {status}"),
+    };
+    match status {
+        400 if cause.as_ref().is_some_and(is_about_an_action) => Refusal::BadAction(reason),
+        400 => Refusal::Error(SinkError::transient("request", format!("the request was refused: {reason}"))),
+        401 => Refusal::Error(SinkError::fatal(credentials(&reason))),
+        403 if cause.as_ref().is_some_and(is_blocked) => Refusal::Error(SinkError::transient("blocked", reason)),
+        403 => Refusal::Error(SinkError::fatal(privileges(&reason))),
+        413 => Refusal::TooLarge,
+        429 | 503 => Refusal::Busy(SinkError::transient("busy", format!("the cluster has too much to do: {reason}"))),
+        404 => Refusal::Error(SinkError::transient(
+            "request",
+            format!("nothing answers bulk requests there ({reason}); look at the path of CONNECT_ELASTICSEARCH_URLS"),
+        )),
+        _ => Refusal::Error(SinkError::transient("server", format!("the server failed: {reason}"))),
+    }
+}
+
+fn credentials(reason: &str) -> String {
+    format!(
+        "Elasticsearch does not know these credentials ({reason}); set CONNECT_ELASTICSEARCH_USERNAME and _PASSWORD, \
+         _API_KEY or _TOKEN"
+    )
+}
+
+fn privileges(reason: &str) -> String {
+    format!("Elasticsearch does not allow this to the connector's user ({reason}); docs/elasticsearch.md has the privileges it needs")
+}
+
+/// The cause in the answer to a whole request.
+pub(crate) fn cause_of(body: &[u8]) -> Option<Cause> {
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Error {
+        Cause(Cause),
+        Text(String),
+    }
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        error: Error,
+    }
+    match serde_json::from_slice::<Answer>(body).ok()?.error {
+        Error::Cause(cause) => Some(cause),
+        Error::Text(reason) => Some(Cause { reason: Some(reason), ..Cause::default() }),
+    }
+}
+
+/// The server's words without what they quote of a document.
+pub(crate) fn describe(cause: &Cause) -> String {
+    let mut text = cause.kind.clone();
+    if let Some(reason) = &cause.reason {
+        let reason = reason.split(" Preview of field's value").next().unwrap_or_default();
+        let separator = if text.is_empty() { "" } else { ": " };
+        let _ = write!(text, "{separator}{}", shortened(reason));
+    }
+    // Its reason quotes the value that is wrong.
+    if let Some(deeper) = &cause.caused_by {
+        let _ = write!(text, " ({})", deeper.kind);
+    }
+    text
+}
+
+fn shortened(text: &str) -> &str {
+    const LONGEST: usize = 400;
+    let mut end = text.len().min(LONGEST);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// Whether a request was refused for one of its actions, and not for a header, its path or the cluster's state.
+fn is_about_an_action(cause: &Cause) -> bool {
+    let kinds = ["illegal_argument_exception", "action_request_validation_exception", "parse_exception", "x_content"];
+    let kind = cause.kind.as_str();
+    (kinds.iter().any(|known| kind.starts_with(known)) || kind.ends_with("parse_exception"))
+        && !is_about_the_cluster(cause)
+}
+
+/// Errors with status 400 that a person mends in the cluster: no record is to blame for them.
+fn is_about_the_cluster(cause: &Cause) -> bool {
+    let reason = cause.reason.as_deref().unwrap_or_default();
+    cause.kind == "index_closed_exception"
+        || reason.contains("pipeline with id [")
+        // The limit on shards.
+        || (cause.kind == "validation_exception" && reason.contains("shards"))
+}
+
+/// A block on writes: the disk is full, or somebody has made the index read-only.
+fn is_blocked(cause: &Cause) -> bool {
+    cause.kind == "cluster_block_exception"
+}
+
+fn any(cause: &Cause, test: impl Fn(&Cause) -> bool) -> bool {
+    let mut next = Some(cause);
+    while let Some(cause) = next {
+        if test(cause) {
+            return true;
+        }
+        next = cause.caused_by.as_deref();
+    }
+    false
+}
+
+fn is_missing_script_language(cause: &Cause) -> bool {
+    any(cause, |cause| cause.reason.as_deref().is_some_and(|reason| reason.contains("script_lang not supported")))
+}
+
+fn is_compile_error(cause: &Cause) -> bool {
+    any(cause, |cause| {
+        cause.kind == "script_exception" && cause.reason.as_deref().is_some_and(|reason| reason.contains("compile error"))
+    })
+}
+
+#[cfg(test)]
+#[path = "errors_tests.rs"]
+mod tests;

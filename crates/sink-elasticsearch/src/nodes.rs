@@ -1,0 +1,325 @@
+//! The nodes of the cluster: whose turn it is, and who is left alone for a while.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use connect_core::SinkError;
+use connect_core::config::ExposeSecret;
+use elasticsearch::auth::{ClientCertificate, Credentials};
+use elasticsearch::cert::{Certificate, CertificateValidation};
+use elasticsearch::http::Method;
+use elasticsearch::http::headers::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use elasticsearch::http::transport::{SingleNodeConnectionPool, Transport, TransportBuilder};
+use tracing::{info, warn};
+
+use crate::config::ElasticsearchConfig;
+
+/// How long a node is left alone after its first failure; twice as long after each further one.
+const FIRST_REST: Duration = Duration::from_secs(1);
+const LONGEST_REST: Duration = Duration::from_secs(30);
+/// How often the client's certificate is looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// An answer of any status.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) body: Bytes,
+}
+
+/// A request.
+#[derive(Clone, Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) method: Method,
+    pub(crate) path: &'a str,
+    pub(crate) query: &'a [(&'a str, &'a str)],
+    pub(crate) content_type: &'static str,
+    pub(crate) gzip: bool,
+    pub(crate) body: Option<Bytes>,
+}
+
+impl<'a> Request<'a> {
+    /// A request without a body.
+    pub(crate) fn get(path: &'a str, query: &'a [(&'a str, &'a str)]) -> Self {
+        Self { method: Method::Get, path, query, content_type: "application/json", gzip: false, body: None }
+    }
+
+    /// A request with a JSON body.
+    pub(crate) fn json(method: Method, path: &'a str, query: &'a [(&'a str, &'a str)], body: Bytes) -> Self {
+        Self { method, path, query, content_type: "application/json", gzip: false, body: Some(body) }
+    }
+}
+
+/// The nodes of one cluster.
+#[derive(Debug)]
+pub(crate) struct Nodes {
+    config: ElasticsearchConfig,
+    nodes: RwLock<Arc<[Node]>>,
+    turn: AtomicUsize,
+    certificate: Mutex<Seen>,
+}
+
+#[derive(Debug)]
+struct Node {
+    /// Without credentials, for messages.
+    url: String,
+    transport: Transport,
+    health: Mutex<Health>,
+}
+
+#[derive(Debug, Default)]
+struct Health {
+    failures: u32,
+    rests_until: Option<Instant>,
+}
+
+/// The client's certificate as it was when it was last looked at.
+#[derive(Debug)]
+struct Seen {
+    looked: Instant,
+    changed: Vec<Option<SystemTime>>,
+}
+
+impl Nodes {
+    /// Nothing is sent yet.
+    ///
+    /// # Errors
+    /// A certificate or key that can't be used, named with its setting.
+    pub(crate) fn new(config: ElasticsearchConfig) -> Result<Self, String> {
+        let nodes = build(&config)?;
+        let certificate = Mutex::new(Seen { looked: Instant::now(), changed: changed(&config) });
+        Ok(Self { config, nodes: RwLock::new(nodes), turn: AtomicUsize::new(0), certificate })
+    }
+
+    /// Sends a request to the node whose turn it is, and to the others when it does not answer.
+    ///
+    /// # Errors
+    /// `Transient` when no node answers; the request may have been taken all the same.
+    pub(crate) async fn send(&self, request: &Request<'_>) -> Result<Reply, SinkError> {
+        self.renew();
+        let nodes = Arc::clone(&self.nodes.read().unwrap_or_else(PoisonError::into_inner));
+        let turn = self.turn.fetch_add(1, Relaxed);
+        let order = order(&nodes, turn);
+        let mut error = SinkError::transient("connection", "CONNECT_ELASTICSEARCH_URLS is empty");
+        for index in order {
+            let node = &nodes[index];
+            match self.ask(node, request).await {
+                Ok(reply) => {
+                    node.answered();
+                    return Ok(reply);
+                }
+                Err((timed_out, message)) => {
+                    node.failed();
+                    warn!(node = node.url, "no answer from Elasticsearch: {message}");
+                    let reason = if timed_out { "timeout" } else { "connection" };
+                    error = SinkError::transient(reason, format!("{}: {message}", node.url));
+                    // The time of this write is used up.
+                    if timed_out {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(error)
+    }
+
+    async fn ask(&self, node: &Node, request: &Request<'_>) -> Result<Reply, (bool, String)> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(request.content_type));
+        if request.gzip {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        let exchange = async {
+            let timeout = Some(self.config.timeout);
+            let (query, body) = (Some(request.query), request.body.clone());
+            let answer = node.transport.send(request.method, request.path, headers, query, body, timeout).await?;
+            let status = answer.status_code().as_u16();
+            Ok::<_, elasticsearch::Error>(Reply { status, body: answer.bytes().await? })
+        };
+        // The client's own limit does not cover everything that it does.
+        match tokio::time::timeout(self.config.timeout, exchange).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(error)) if !error.is_timeout() => Err((false, chain(&error))),
+            Ok(Err(_)) | Err(_) => {
+                let limit = self.config.timeout;
+                Err((true, format!("no answer within CONNECT_ELASTICSEARCH_TIMEOUT={limit:?}; the request may still land")))
+            }
+        }
+    }
+
+    /// Takes up the client's certificate anew when its files have changed.
+    fn renew(&self) {
+        if self.config.cert_file.is_none() {
+            return;
+        }
+        let mut seen = self.certificate.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.looked.elapsed() < LOOK_AGAIN {
+            return;
+        }
+        seen.looked = Instant::now();
+        let now = changed(&self.config);
+        if now == seen.changed {
+            return;
+        }
+        match build(&self.config) {
+            Ok(nodes) => {
+                info!("the client's certificate has changed and is used from now on");
+                *self.nodes.write().unwrap_or_else(PoisonError::into_inner) = nodes;
+                seen.changed = now;
+            }
+            // A pair that is half written is whole the next time.
+            Err(problem) => warn!("the client's certificate has changed but can't be used yet: {problem}"),
+        }
+    }
+}
+
+impl Node {
+    fn health(&self) -> std::sync::MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answered(&self) {
+        *self.health() = Health::default();
+    }
+
+    fn failed(&self) {
+        let mut health = self.health();
+        let rest = FIRST_REST.saturating_mul(1 << health.failures.min(5)).min(LONGEST_REST);
+        health.failures += 1;
+        health.rests_until = Some(Instant::now() + rest);
+    }
+}
+
+/// In which order nodes are asked: those that work in turn, then those that rest, the one first that rests the least.
+/// Somebody is always asked: when all of them rest, nobody knows better.
+fn order(nodes: &[Node], turn: usize) -> Vec<usize> {
+    let now = Instant::now();
+    let mut order: Vec<_> = (0..nodes.len()).map(|step| (turn + step) % nodes.len()).collect();
+    order.sort_by_cached_key(|index| nodes[*index].health().rests_until.filter(|until| *until > now));
+    order
+}
+
+fn changed(config: &ElasticsearchConfig) -> Vec<Option<SystemTime>> {
+    let files = [&config.cert_file, &config.key_file].into_iter().flatten();
+    files.map(|file| std::fs::metadata(&**file).and_then(|data| data.modified()).ok()).collect()
+}
+
+fn build(config: &ElasticsearchConfig) -> Result<Arc<[Node]>, String> {
+    let read = |setting: &str, file: &std::path::Path| {
+        std::fs::read(file).map_err(|error| format!("{setting}={}: {error}", file.display()))
+    };
+    let mut nodes = Vec::new();
+    for url in config.urls.iter() {
+        let mut builder = TransportBuilder::new(SingleNodeConnectionPool::new(url.0.clone())).enable_meta_header(false);
+        builder = match &config.proxy {
+            Some(proxy) => builder.proxy(proxy.0.clone(), None, None),
+            None => builder.disable_proxy(),
+        };
+        if let Some(file) = &config.ca_file {
+            let authorities = Certificate::from_pem(&read("CONNECT_ELASTICSEARCH_CA_FILE", file)?)
+                .map_err(|error| format!("CONNECT_ELASTICSEARCH_CA_FILE={}: {error}", file.display()))?;
+            builder = builder.cert_validation(CertificateValidation::Full(authorities));
+        }
+        if let (Some(certificate), Some(key)) = (&config.cert_file, &config.key_file) {
+            let mut pem = read("CONNECT_ELASTICSEARCH_KEY_FILE", key)?;
+            pem.push(b'\n');
+            pem.extend(read("CONNECT_ELASTICSEARCH_CERT_FILE", certificate)?);
+            builder = builder.auth(Credentials::Certificate(ClientCertificate::Pem(pem)));
+        }
+        let files: Vec<PathBuf> = [&config.ca_file, &config.cert_file, &config.key_file]
+            .into_iter()
+            .flatten()
+            .map(|file| file.to_path_buf())
+            .collect();
+        let transport = builder.build().map_err(|error| format!("the files {files:?} can't be used for TLS: {error}"))?;
+        if let Some(credentials) = credentials(config) {
+            // The certificate stays: it belongs to the connection, these to the request.
+            transport.set_auth(credentials);
+        }
+        nodes.push(Node { url: url.0.to_string(), transport, health: Mutex::default() });
+    }
+    Ok(nodes.into())
+}
+
+fn credentials(config: &ElasticsearchConfig) -> Option<Credentials> {
+    if let (Some(username), Some(password)) = (&config.username, &config.password) {
+        return Some(Credentials::Basic(username.clone(), password.expose_secret().to_owned()));
+    }
+    if let Some(key) = &config.api_key {
+        let key = key.expose_secret();
+        return Some(match key.split_once(':') {
+            Some((id, secret)) => Credentials::ApiKey(id.to_owned(), secret.to_owned()),
+            None => Credentials::EncodedApiKey(key.to_owned()),
+        });
+    }
+    config.token.as_ref().map(|token| Credentials::Bearer(token.expose_secret().to_owned()))
+}
+
+/// An error and all that it came from: the first alone says only that a request was not sent.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use connect_core::config::Section;
+
+    use super::*;
+
+    fn nodes(urls: &str) -> Nodes {
+        let config = ElasticsearchConfig::from_pairs(&[("CONNECT_ELASTICSEARCH_URLS", urls)]).unwrap();
+        Nodes::new(config).unwrap()
+    }
+
+    #[test]
+    fn nodes_take_turns_and_one_that_failed_comes_last() {
+        let nodes = nodes("http://a,http://b,http://c");
+        let nodes = nodes.nodes.read().unwrap();
+        assert_eq!(order(&nodes, 0), [0, 1, 2]);
+        assert_eq!(order(&nodes, 4), [1, 2, 0]);
+        nodes[1].failed();
+        assert_eq!(order(&nodes, 4), [2, 0, 1]);
+        nodes[2].failed();
+        nodes[2].failed();
+        assert_eq!(order(&nodes, 2), [0, 1, 2], "the one that rests longer comes last");
+        nodes[1].answered();
+        assert_eq!(order(&nodes, 1), [1, 0, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_down_costs_nothing_but_a_try() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let up = listener.local_addr().unwrap();
+        let down = {
+            let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            closed.local_addr().unwrap()
+        };
+        let server = tokio::spawn(async move {
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
+        });
+        let nodes = nodes(&format!("http://{down},http://{up}"));
+        let reply = nodes.send(&Request::get("", &[])).await.unwrap();
+        assert_eq!((reply.status, &reply.body[..]), (200, &b"{}"[..]));
+        server.await.unwrap();
+        let nodes = nodes.nodes.read().unwrap();
+        assert!(nodes[0].health().rests_until.is_some());
+        assert!(nodes[1].health().rests_until.is_none());
+    }
+}

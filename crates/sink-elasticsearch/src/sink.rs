@@ -1,0 +1,258 @@
+//! Writes batches by bulk requests until each item has met its fate.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use connect_core::{Assigned, Batch, Item, Outcome, Record, Rejection, Resume, Sink, SinkError, Verdict};
+use elasticsearch::http::Method;
+use tokio::sync::OnceCell;
+use tracing::warn;
+
+use crate::bulk;
+use crate::config::ElasticsearchConfig;
+use crate::errors::{Fate, Refusal, of_item, of_request};
+use crate::nodes::{Nodes, Request};
+use crate::op::{Mapper, Op};
+use crate::pace::{Load, Pace};
+use crate::{answer, check, index_template, topics};
+
+/// Why items are sent again is logged this often.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
+
+/// A cluster that records are written to.
+pub struct ElasticsearchSink {
+    pub(crate) config: ElasticsearchConfig,
+    /// `CONNECT_NAME`.
+    pub(crate) name: String,
+    pub(crate) nodes: Nodes,
+    mapper: Mapper,
+    pace: Pace,
+    prepared: OnceCell<()>,
+    said: Mutex<Option<Instant>>,
+}
+
+/// What became of a request.
+enum Sent {
+    /// Every item has its verdict.
+    Settled,
+    /// It has to be halved.
+    Halve(Halve),
+}
+
+enum Halve {
+    /// One of its actions is bad.
+    BadAction(String),
+    /// It is too large.
+    TooLarge,
+}
+
+impl ElasticsearchSink {
+    /// Nothing is sent yet.
+    ///
+    /// # Errors
+    /// A file that can't be read or used, named with its setting.
+    pub fn new(config: ElasticsearchConfig, name: &str) -> Result<Self, String> {
+        let most_bytes = usize::try_from(config.request_bytes.as_u64()).unwrap_or(usize::MAX);
+        Ok(Self {
+            name: name.to_owned(),
+            nodes: Nodes::new(config.clone())?,
+            mapper: Mapper::new(&config)?,
+            pace: Pace::new(config.max_in_flight.get(), most_bytes),
+            prepared: OnceCell::new(),
+            said: Mutex::new(None),
+            config,
+        })
+    }
+
+    /// Sends one request and reads the answer to each item. `at` is the index of the first item in its batch.
+    async fn send(&self, items: &[Item<Op>], at: usize, outcome: &mut Outcome) -> Result<Sent, SinkError> {
+        let place = self.pace.place().await;
+        let body = bulk::body(items);
+        let bytes = body.len();
+        let body = if self.config.gzip { compressed(body).await? } else { body };
+        let request = Request {
+            method: Method::Post,
+            path: "_bulk",
+            query: &[("filter_path", answer::FILTER)],
+            content_type: "application/x-ndjson",
+            gzip: self.config.gzip,
+            body: Some(body),
+        };
+        let reply = match self.nodes.send(&request).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                let unanswered = matches!(error, SinkError::Transient { reason: "timeout", .. });
+                place.ended(if unanswered { Load::Refused } else { Load::Unknown });
+                return Err(error);
+            }
+        };
+        if reply.status != 200 {
+            let refusal = of_request(reply.status, &reply.body);
+            place.ended(if matches!(refusal, Refusal::Busy(_)) { Load::Refused } else { Load::Unknown });
+            return match refusal {
+                Refusal::BadAction(reason) => Ok(Sent::Halve(Halve::BadAction(reason))),
+                Refusal::TooLarge => {
+                    self.pace.too_large(bytes);
+                    Ok(Sent::Halve(Halve::TooLarge))
+                }
+                Refusal::Busy(error) | Refusal::Error(error) => Err(error),
+            };
+        }
+        let mut read = Read { items, at, outcome, fatal: None, retry: None, busy: false };
+        let count = answer::read(&reply.body, |index, item| read.item(index, &item));
+        let Read { fatal, retry, busy, .. } = read;
+        place.ended(if busy { Load::Refused } else { Load::Answered });
+        // Verdicts on a part of the items are of no use, as nobody knows of which part.
+        match count {
+            Ok(count) if count == items.len() => {}
+            Ok(count) => return Err(unreadable(format!("it has {count} items for {}", items.len()))),
+            Err(error) => return Err(unreadable(error.to_string())),
+        }
+        if let Some(message) = fatal {
+            return Err(SinkError::fatal(message));
+        }
+        if let Some(reason) = retry {
+            self.say(&reason);
+        }
+        Ok(Sent::Settled)
+    }
+
+    /// Why items are sent again, which the framework doesn't know.
+    fn say(&self, reason: &str) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+            *said = Some(Instant::now());
+            warn!("Elasticsearch did not take some documents, which are sent again: {reason}");
+        }
+    }
+
+    /// What has to be in place before the first write.
+    async fn prepare_cluster(&self) -> Result<(), SinkError> {
+        self.prepared.get_or_try_init(|| index_template::put(self)).await.map(drop)
+    }
+}
+
+/// Gathers verdicts.
+struct Read<'a> {
+    items: &'a [Item<Op>],
+    at: usize,
+    outcome: &'a mut Outcome,
+    fatal: Option<String>,
+    retry: Option<String>,
+    busy: bool,
+}
+
+impl Read<'_> {
+    fn item(&mut self, index: usize, answer: &answer::ItemAnswer) {
+        let Some(item) = self.items.get(index) else { return };
+        let verdict = match of_item(item.op.kind, answer) {
+            Fate::Written => return,
+            Fate::Superseded => Verdict::Superseded,
+            Fate::Retry { reason, busy } => {
+                self.busy |= busy;
+                self.retry.get_or_insert(reason);
+                Verdict::Retry
+            }
+            Fate::Rejected(reason) => Verdict::Rejected(Rejection::new(reason)),
+            Fate::Fatal(message) => {
+                self.fatal.get_or_insert(message);
+                return;
+            }
+        };
+        self.outcome.set(self.at + index, verdict);
+    }
+}
+
+fn unreadable(problem: String) -> SinkError {
+    SinkError::transient(
+        "answer",
+        format!("the answer to a bulk request can't be read ({problem}); is it Elasticsearch that answers at CONNECT_ELASTICSEARCH_URLS?"),
+    )
+}
+
+/// Compresses on a thread that may block: on one of the runtime's, it would hold up everybody's network.
+async fn compressed(body: Bytes) -> Result<Bytes, SinkError> {
+    let task = tokio::task::spawn_blocking(move || {
+        use std::io::Write as _;
+        let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(body.len() / 4), flate2::Compression::fast());
+        encoder.write_all(&body).and_then(|()| encoder.finish())
+    });
+    match task.await {
+        Ok(Ok(compressed)) => Ok(compressed.into()),
+        Ok(Err(error)) => Err(SinkError::fatal(format!("a request can't be compressed: {error}"))),
+        Err(_) => Err(SinkError::transient("stopping", "the process is stopping")),
+    }
+}
+
+impl Sink for ElasticsearchSink {
+    type Op = Op;
+
+    fn lanes(&self) -> usize {
+        self.config.max_in_flight.get().min(4)
+    }
+
+    fn prepare(&self, record: &Record) -> Result<Option<Self::Op>, Rejection> {
+        self.mapper.prepare(record).map(Some)
+    }
+
+    fn target<'a>(&self, op: &'a Self::Op) -> Option<&'a [u8]> {
+        Some(&op.target)
+    }
+
+    async fn write(&self, batch: &Batch<Self::Op>) -> Result<Outcome, SinkError> {
+        self.prepare_cluster().await?;
+        let mut outcome = Outcome::written();
+        let items = &batch.items[..];
+        // The ranges still to be sent, the next one last.
+        let mut left = vec![0..items.len()];
+        let mut settled = 0;
+        while let Some(range) = left.pop() {
+            let fitting = bulk::fitting(&items[range.clone()], self.pace.bytes());
+            let end = range.start + fitting;
+            if end < range.end {
+                left.push(end..range.end);
+            }
+            let part = &items[range.start..end];
+            match self.send(part, range.start, &mut outcome).await {
+                Ok(Sent::Settled) => settled = end,
+                Ok(Sent::Halve(halve)) if part.len() == 1 => {
+                    let rejection = match halve {
+                        Halve::BadAction(reason) => reason,
+                        Halve::TooLarge => format!(
+                            "the document has {} bytes, and the server takes no request of that size (http.max_content_length)",
+                            part[0].op.bytes()
+                        ),
+                    };
+                    outcome.set(range.start, Verdict::Rejected(Rejection::new(rejection)));
+                    settled = end;
+                }
+                Ok(Sent::Halve(_)) => {
+                    let middle = range.start + part.len() / 2;
+                    left.push(middle..end);
+                    left.push(range.start..middle);
+                }
+                Err(SinkError::Transient { message, .. }) if settled > 0 => {
+                    // What was written stays written and counted so; the rest is sent again.
+                    self.say(&message);
+                    (settled..items.len()).for_each(|index| outcome.set(index, Verdict::Retry));
+                    return Ok(outcome);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(outcome)
+    }
+
+    async fn check(&self) -> Result<(), SinkError> {
+        check::check(self).await
+    }
+
+    async fn resume(&self, assigned: &Assigned) -> Result<Resume, SinkError> {
+        self.prepare_cluster().await?;
+        if self.config.guards_by_offset() {
+            topics::same_life(self, assigned).await?;
+        }
+        Ok(Resume::NotKept)
+    }
+}
