@@ -239,6 +239,10 @@ impl Mapper {
         if value.iter().all(u8::is_ascii_whitespace) {
             return Err(Rejection::new("the value is empty, not a JSON object"));
         }
+        // The server would guess another encoding, or put other letters in.
+        if std::str::from_utf8(value).is_err() {
+            return Err(Rejection::new("the value is not UTF-8"));
+        }
         let value = match &self.timestamp {
             Some((field, path)) => with_timestamp(record, value, field, path)?,
             None => value.clone(),

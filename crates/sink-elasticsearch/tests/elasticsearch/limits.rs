@@ -1,0 +1,101 @@
+//! Limits of the server: requests that are too large, too much at once, a bad action that poisons a request.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use connect_core::{Record, Sink, SinkError, Verdict};
+use futures::future::join_all;
+use sink_elasticsearch::ElasticsearchSink;
+use xtask::services::{Elasticsearch, ElasticsearchOptions};
+
+use crate::support::{batch, elasticsearch_8, elasticsearch_9, record, rejected, sink, unique, write};
+
+fn documents(from: i64, count: i64, bytes: usize) -> Vec<Record> {
+    let value = format!(r#"{{"text":"{}"}}"#, "x".repeat(bytes));
+    (from..from + count).map(|offset| record(offset, &format!("k{offset}"), &value)).collect()
+}
+
+/// Writes as the framework does: again, what has to be sent again. Returns how often that was, and what was rejected.
+async fn write_all(sink: &ElasticsearchSink, records: &[Record]) -> (usize, usize) {
+    let (mut again, mut bad) = (0, 0);
+    let mut batch = batch(sink, records);
+    while !batch.items.is_empty() {
+        match sink.write(&batch).await {
+            Ok(outcome) => {
+                let verdicts = outcome.into_sorted();
+                let retry: Vec<_> =
+                    verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Retry).map(|(index, _)| *index).collect();
+                bad += verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Rejected(_))).count();
+                again += usize::from(!retry.is_empty());
+                batch.items = retry.into_iter().map(|index| batch.items[index].clone()).collect();
+            }
+            Err(SinkError::Transient { .. }) => again += 1,
+            Err(error) => panic!("{error}"),
+        }
+        tokio::task::yield_now().await;
+    }
+    (again, bad)
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_small_server_gets_all_documents_and_none_is_lost() {
+    let server = Elasticsearch::start(ElasticsearchOptions::limited()).await.unwrap();
+    let client = server.client().unwrap();
+
+    // 413: three megabytes in one batch where the server takes one; the size is found, and only what is too large for
+    // itself is rejected.
+    let index = unique("large");
+    let large = sink(&server.url(), &[("INDEX", &index), ("MAX_IN_FLIGHT", "1")]);
+    let mut records = documents(0, 30, 100_000);
+    records[17] = documents(17, 1, 1_200_000).remove(0);
+    let mut found = rejected(write_until_settled(&large, &records).await);
+    let (at, reason) = found.remove(0);
+    assert_eq!((at, found.len()), (17, 0));
+    assert!(reason.contains("http.max_content_length"), "{reason}");
+    assert_eq!(client.count(&index).await.unwrap(), 29);
+
+    // 429: sixteen writers at once, where the server takes 256 KiB of work. Everything arrives, nothing is rejected.
+    let index = unique("storm");
+    let storm = sink(&server.url(), &[("INDEX", &index), ("MAX_IN_FLIGHT", "16")]);
+    let refused = AtomicUsize::new(0);
+    join_all((0..16).map(|writer| {
+        let (storm, refused) = (&storm, &refused);
+        async move {
+            let (again, bad) = write_all(storm, &documents(writer * 1_000, 300, 500)).await;
+            assert_eq!(bad, 0);
+            refused.fetch_add(again, Relaxed);
+        }
+    }))
+    .await;
+    assert_eq!(client.count(&index).await.unwrap(), 16 * 300);
+    println!("sent again: {}", refused.load(Relaxed));
+    assert!(refused.load(Relaxed) > 0, "there was no storm");
+}
+
+/// One outcome for all: the server is busy now and then, and what is sent again is settled in the end.
+async fn write_until_settled(sink: &ElasticsearchSink, records: &[Record]) -> connect_core::Outcome {
+    loop {
+        match write(sink, records).await {
+            Ok(outcome) if outcome.exceptions().iter().all(|(_, verdict)| *verdict != Verdict::Retry) => return outcome,
+            Ok(_) | Err(SinkError::Transient { .. }) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn one_bad_action_is_found_among_a_hundred() {
+    for server in [elasticsearch_9().await, elasticsearch_8().await] {
+        let index = unique("poisoned");
+        let sink = sink(&server.url, &[("INDEX", &index)]);
+        let mut batch = batch(&sink, &documents(0, 100, 10));
+        // Two that `prepare` never makes: the server refuses the whole request for either.
+        for at in [37, 99] {
+            batch.items[at].op.line = format!("{{\"index\":{{\"_index\":\"{index}\",\"_id\":\"\"}}}}\n").into();
+        }
+        let found = rejected(sink.write(&batch).await.unwrap());
+        assert_eq!(found.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [37, 99], "{found:?}");
+        assert_eq!(server.client.count(&index).await.unwrap(), 98);
+    }
+}

@@ -1,0 +1,12 @@
+//! The sink against real servers.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod answers;
+mod conformance;
+mod crash;
+mod limits;
+mod security;
+mod support;
+mod targets;
+mod updates;

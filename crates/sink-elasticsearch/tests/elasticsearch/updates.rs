@@ -1,0 +1,85 @@
+//! Partial updates on a server that has the scripting language.
+
+use std::io::Write as _;
+
+use serde_json::json;
+
+use crate::support::{opensearch, record, sink, superseded, tombstone, unique, write};
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_guarded_update_is_applied_once_and_never_regresses() {
+    let server = opensearch().await;
+    let index = unique("updates");
+    let sink = sink(&server.url, &[("INDEX", &index), ("ACTION", "update")]);
+    let records = [
+        record(0, "k", r#"{"a":1,"deep":{"x":1}}"#),
+        record(1, "k", r#"{"b":2,"deep":{"y":2}}"#),
+        record(2, "k", r#"{"a":3}"#),
+    ];
+    assert_eq!(superseded(&write(&sink, &records).await.unwrap()), []);
+    let merged = json!({ "a": 3, "b": 2, "deep": { "x": 1, "y": 2 }, "connect_offsets": { "test-0": 2 } });
+    assert_eq!(server.client.document(&index, "k").await.unwrap().unwrap(), merged);
+    // A replay, and a late request of the oldest alone.
+    assert_eq!(superseded(&write(&sink, &records).await.unwrap()), [0, 1, 2]);
+    assert_eq!(superseded(&write(&sink, &records[..1]).await.unwrap()), [0]);
+    assert_eq!(server.client.document(&index, "k").await.unwrap().unwrap(), merged);
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_tombstone_empties_a_guarded_document_for_good() {
+    let server = opensearch().await;
+    let index = unique("updates");
+    let sink = sink(&server.url, &[("INDEX", &index), ("ACTION", "update")]);
+    let records = [record(0, "k", r#"{"a":1}"#), tombstone(1, "k")];
+    write(&sink, &records).await.unwrap();
+    write(&sink, &records[..1]).await.unwrap();
+    let empty = json!({ "connect_offsets": { "test-0": 1 } });
+    assert_eq!(server.client.document(&index, "k").await.unwrap().unwrap(), empty, "a late update is no resurrection");
+    write(&sink, &[record(2, "k", r#"{"b":1}"#)]).await.unwrap();
+    let again = json!({ "b": 1, "connect_offsets": { "test-0": 2 } });
+    assert_eq!(server.client.document(&index, "k").await.unwrap().unwrap(), again);
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn several_topics_feed_one_document() {
+    let server = opensearch().await;
+    let index = unique("updates");
+    let sink = sink(&server.url, &[("INDEX", &index), ("ACTION", "update")]);
+    write(&sink, &[record(900, "k", r#"{"name":"n"}"#)]).await.unwrap();
+    let mut other = record(3, "k", r#"{"price":5}"#);
+    other.topic = "my.prices".into();
+    assert_eq!(superseded(&write(&sink, &[other.clone()]).await.unwrap()), [], "its offsets are its own");
+    assert_eq!(superseded(&write(&sink, &[other]).await.unwrap()), [0]);
+    let document = server.client.document(&index, "k").await.unwrap().unwrap();
+    assert_eq!(document, json!({ "name": "n", "price": 5, "connect_offsets": { "test-0": 900, "my.prices-0": 3 } }));
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_script_of_ones_own_counts_each_record_once() {
+    let server = opensearch().await;
+    let index = unique("updates");
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"def n = doc.get('n');\ndoc.put('n', (n == null ? 0 : n) + value.add);").unwrap();
+    let path = file.path().to_str().unwrap();
+    let sink = sink(&server.url, &[("INDEX", &index), ("ACTION", "script"), ("SCRIPT_FILE", path)]);
+    let records: Vec<_> = (0..10).map(|offset| record(offset, "k", r#"{"add":2}"#)).collect();
+    write(&sink, &records).await.unwrap();
+    write(&sink, &records[3..]).await.unwrap();
+    assert_eq!(server.client.document(&index, "k").await.unwrap().unwrap()["n"], 20);
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn an_update_without_guard_merges_and_deletes() {
+    let server = opensearch().await;
+    let index = unique("updates");
+    let sink = sink(&server.url, &[("INDEX", &index), ("ACTION", "update"), ("UPDATE_GUARD", "none")]);
+    write(&sink, &[record(0, "k", r#"{"a":1}"#), record(1, "k", r#"{"b":2}"#), record(2, "gone", "{}")]).await.unwrap();
+    write(&sink, &[tombstone(3, "gone")]).await.unwrap();
+    assert_eq!(server.client.document(&index, "k").await.unwrap().unwrap(), json!({ "a": 1, "b": 2 }));
+    assert_eq!(server.client.document(&index, "gone").await.unwrap(), None);
+}
