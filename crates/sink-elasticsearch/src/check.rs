@@ -61,7 +61,9 @@ async fn version(sink: &ElasticsearchSink) -> Result<String, SinkError> {
     let reply = sink.nodes.send(&Request::get("", &[])).await?;
     let root = json_of(&reply);
     let (distribution, number) = match root["version"]["number"].as_str() {
-        Some(number) => (root["version"]["distribution"].as_str().unwrap_or("elasticsearch").to_owned(), number.to_owned()),
+        Some(number) => {
+            (root["version"]["distribution"].as_str().unwrap_or("elasticsearch").to_owned(), number.to_owned())
+        }
         // Some users may not ask for the root, and some builds have none.
         None => {
             refuse_credentials(&reply)?;
@@ -76,7 +78,10 @@ async fn version(sink: &ElasticsearchSink) -> Result<String, SinkError> {
                     return Ok("not known".to_owned());
                 }
                 (None, 429 | 500..) => {
-                    return Err(SinkError::transient("server", format!("the cluster isn't ready: status {}", reply.status)));
+                    return Err(SinkError::transient(
+                        "server",
+                        format!("the cluster isn't ready: status {}", reply.status),
+                    ));
                 }
                 (None, status) => {
                     return Err(SinkError::fatal(format!(
@@ -89,7 +94,9 @@ async fn version(sink: &ElasticsearchSink) -> Result<String, SinkError> {
     let major: u32 = number.split('.').next().and_then(|major| major.parse().ok()).unwrap_or_default();
     let least = if distribution == "opensearch" { 2 } else { 8 };
     if major < least {
-        return Err(SinkError::fatal(format!("{distribution} {number} is too old: this connector needs version {least} or newer")));
+        return Err(SinkError::fatal(format!(
+            "{distribution} {number} is too old: this connector needs version {least} or newer"
+        )));
     }
     Ok(format!("{distribution} {number}"))
 }
@@ -122,7 +129,8 @@ async fn privileges(sink: &ElasticsearchSink) -> Result<(), SinkError> {
     }
     let mut wanted = vec![json!({ "names": [index_pattern(sink)], "privileges": privileges })];
     if sink.config.guards_by_offset() {
-        wanted.push(json!({ "names": [sink.config.topics_index], "privileges": ["read", "create_index", "create_doc"] }));
+        wanted
+            .push(json!({ "names": [sink.config.topics_index], "privileges": ["read", "create_index", "create_doc"] }));
     }
     let cluster: &[&str] = if sink.config.template_file.is_some() { &["manage_index_templates"] } else { &[] };
     let body = json!({ "cluster": cluster, "index": wanted }).to_string();
@@ -157,12 +165,15 @@ async fn privileges(sink: &ElasticsearchSink) -> Result<(), SinkError> {
 }
 
 async fn pipeline(sink: &ElasticsearchSink) -> Result<(), SinkError> {
-    let Some(pipeline) = sink.config.pipeline.as_ref().map(ToString::to_string).filter(|name| !name.contains('{')) else {
+    let Some(pipeline) = sink.config.pipeline.as_ref().map(ToString::to_string).filter(|name| !name.contains('{'))
+    else {
         return Ok(());
     };
     let reply = sink.nodes.send(&Request::get(&format!("_ingest/pipeline/{pipeline}"), &[])).await?;
     match reply.status {
-        404 => Err(SinkError::fatal(format!("the ingest pipeline {pipeline} isn't there; make it, or unset CONNECT_ELASTICSEARCH_PIPELINE"))),
+        404 => Err(SinkError::fatal(format!(
+            "the ingest pipeline {pipeline} isn't there; make it, or unset CONNECT_ELASTICSEARCH_PIPELINE"
+        ))),
         // Who may write through a pipeline may not always look at it.
         _ => Ok(()),
     }
@@ -214,7 +225,6 @@ async fn deletes(sink: &ElasticsearchSink) -> Result<(), SinkError> {
     Ok(())
 }
 
-
 /// A duration as the server writes it.
 fn minutes(text: &str) -> Option<f64> {
     let unit = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.' && letter != '-')?;
@@ -242,9 +252,12 @@ mod tests {
 
     #[test]
     fn an_index_is_asked_for_by_pattern() {
-        for (template, pattern) in
-            [("{topic}", "*"), ("logs-{topic}-{timestamp:%Y.%m.%d}", "logs-*-*"), ("plain", "plain"), ("a{key}b", "a*b")]
-        {
+        for (template, pattern) in [
+            ("{topic}", "*"),
+            ("logs-{topic}-{timestamp:%Y.%m.%d}", "logs-*-*"),
+            ("plain", "plain"),
+            ("a{key}b", "a*b"),
+        ] {
             let pairs = [("CONNECT_ELASTICSEARCH_URLS", "http://es"), ("CONNECT_ELASTICSEARCH_INDEX", template)];
             let config = ElasticsearchConfig::from_pairs(&pairs).unwrap();
             assert_eq!(index_pattern(&ElasticsearchSink::new(config, "name").unwrap()), pattern);
@@ -253,7 +266,9 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_the_server_writes_them() {
-        for (text, value) in [("60s", Some(1.0)), ("1h", Some(60.0)), ("500ms", Some(1.0 / 120.0)), ("-1", None), ("x", None)] {
+        for (text, value) in
+            [("60s", Some(1.0)), ("1h", Some(60.0)), ("500ms", Some(1.0 / 120.0)), ("-1", None), ("x", None)]
+        {
             assert_eq!(minutes(text), value, "{text}");
         }
     }

@@ -97,7 +97,9 @@ fn credentials(reason: &str) -> String {
 }
 
 fn privileges(reason: &str) -> String {
-    format!("Elasticsearch does not allow this to the connector's user ({reason}); docs/elasticsearch.md has the privileges it needs")
+    format!(
+        "Elasticsearch does not allow this to the connector's user ({reason}); docs/elasticsearch.md has the privileges it needs"
+    )
 }
 
 /// The cause in the answer to a whole request.
@@ -181,7 +183,8 @@ fn is_missing_script_language(cause: &Cause) -> bool {
 
 fn is_compile_error(cause: &Cause) -> bool {
     any(cause, |cause| {
-        cause.kind == "script_exception" && cause.reason.as_deref().is_some_and(|reason| reason.contains("compile error"))
+        cause.kind == "script_exception"
+            && cause.reason.as_deref().is_some_and(|reason| reason.contains("compile error"))
     })
 }
 

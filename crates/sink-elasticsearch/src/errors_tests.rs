@@ -63,7 +63,8 @@ fn a_bad_record_is_rejected_with_the_servers_reason_and_without_its_content() {
 
 #[test]
 fn credentials_and_privileges_are_fatal() {
-    let denied = || Some(cause("security_exception", "action [indices:data/write/bulk[s]] is unauthorized for user [u]"));
+    let denied =
+        || Some(cause("security_exception", "action [indices:data/write/bulk[s]] is unauthorized for user [u]"));
     for status in [401, 403] {
         assert!(matches!(fate(Kind::Index, status, denied()), Fate::Fatal(_)), "{status}");
         let body = br#"{"error":{"type":"security_exception","reason":"unable to authenticate"},"status":401}"#;
@@ -87,7 +88,8 @@ fn a_script_that_cannot_run_here_is_fatal() {
 
 #[test]
 fn a_whole_request_is_halved_only_for_an_action() {
-    let body = |kind: &str, reason: &str| format!(r#"{{"error":{{"type":"{kind}","reason":"{reason}"}},"status":400}}"#);
+    let body =
+        |kind: &str, reason: &str| format!(r#"{{"error":{{"type":"{kind}","reason":"{reason}"}},"status":400}}"#);
     for (kind, reason) in [
         ("illegal_argument_exception", "Malformed action/metadata line [1]"),
         ("action_request_validation_exception", "Validation Failed: 1: id is too long"),

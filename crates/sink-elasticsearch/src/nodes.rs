@@ -145,7 +145,10 @@ impl Nodes {
             Ok(Err(error)) if !error.is_timeout() => Err((false, chain(&error))),
             Ok(Err(_)) | Err(_) => {
                 let limit = self.config.timeout;
-                Err((true, format!("no answer within CONNECT_ELASTICSEARCH_TIMEOUT={limit:?}; the request may still land")))
+                Err((
+                    true,
+                    format!("no answer within CONNECT_ELASTICSEARCH_TIMEOUT={limit:?}; the request may still land"),
+                ))
             }
         }
     }
@@ -234,7 +237,8 @@ fn build(config: &ElasticsearchConfig) -> Result<Arc<[Node]>, String> {
             .flatten()
             .map(|file| file.to_path_buf())
             .collect();
-        let transport = builder.build().map_err(|error| format!("the files {files:?} can't be used for TLS: {error}"))?;
+        let transport =
+            builder.build().map_err(|error| format!("the files {files:?} can't be used for TLS: {error}"))?;
         if let Some(credentials) = credentials(config) {
             // The certificate stays: it belongs to the connection, these to the request.
             transport.set_auth(credentials);

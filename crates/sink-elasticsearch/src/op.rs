@@ -92,7 +92,8 @@ impl Mapper {
         let equal_wins = config.rewrite || version != VersionFrom::Offset;
         let pointer = |field: &String| {
             let pointer = format!("/{}", field.replace('~', "~0").replace('/', "~1"));
-            let path = pointer.parse::<Path>().map_err(|_| "CONNECT_ELASTICSEARCH_TIMESTAMP_FIELD is empty".to_owned())?;
+            let path =
+                pointer.parse::<Path>().map_err(|_| "CONNECT_ELASTICSEARCH_TIMESTAMP_FIELD is empty".to_owned())?;
             Ok::<_, String>((field.clone(), path))
         };
         Ok(Self {

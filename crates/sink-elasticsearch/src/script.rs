@@ -50,7 +50,9 @@ impl Script {
         };
         let guard = config.update_guard.0.as_deref();
         let mut head = BytesMut::new();
-        head.extend_from_slice(b"{\"scripted_upsert\":true,\"upsert\":{},\"script\":{\"lang\":\"painless\",\"source\":");
+        head.extend_from_slice(
+            b"{\"scripted_upsert\":true,\"upsert\":{},\"script\":{\"lang\":\"painless\",\"source\":",
+        );
         append_string(&mut head, &(apply + if guard.is_some() { GUARDED } else { UNGUARDED }));
         head.extend_from_slice(b",\"params\":{");
         if let Some(guard) = guard {

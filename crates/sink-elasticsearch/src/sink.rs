@@ -167,7 +167,9 @@ impl Read<'_> {
 fn unreadable(problem: String) -> SinkError {
     SinkError::transient(
         "answer",
-        format!("the answer to a bulk request can't be read ({problem}); is it Elasticsearch that answers at CONNECT_ELASTICSEARCH_URLS?"),
+        format!(
+            "the answer to a bulk request can't be read ({problem}); is it Elasticsearch that answers at CONNECT_ELASTICSEARCH_URLS?"
+        ),
     )
 }
 
@@ -175,7 +177,8 @@ fn unreadable(problem: String) -> SinkError {
 async fn compressed(body: Bytes) -> Result<Bytes, SinkError> {
     let task = tokio::task::spawn_blocking(move || {
         use std::io::Write as _;
-        let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(body.len() / 4), flate2::Compression::fast());
+        let mut encoder =
+            flate2::write::GzEncoder::new(Vec::with_capacity(body.len() / 4), flate2::Compression::fast());
         encoder.write_all(&body).and_then(|()| encoder.finish())
     });
     match task.await {

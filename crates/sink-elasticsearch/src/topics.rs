@@ -53,7 +53,9 @@ pub(crate) async fn same_life(sink: &ElasticsearchSink, assigned: &Assigned) -> 
 fn compare(sink: &ElasticsearchSink, reply: &Reply, topic: &str, topic_id: &str) -> Result<(), SinkError> {
     let index = &sink.config.topics_index;
     let found: Found = serde_json::from_slice(&reply.body).map_err(|error| {
-        SinkError::fatal(format!("{index} holds something that this connector didn't write ({error}); set CONNECT_ELASTICSEARCH_TOPICS_INDEX"))
+        SinkError::fatal(format!(
+            "{index} holds something that this connector didn't write ({error}); set CONNECT_ELASTICSEARCH_TOPICS_INDEX"
+        ))
     })?;
     if found.source.topic_id == topic_id {
         return Ok(());

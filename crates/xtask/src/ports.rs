@@ -1,8 +1,8 @@
 //! Free loopback ports.
 
 use std::{
-    ops::RangeInclusive,
     net::{Ipv4Addr, TcpStream},
+    ops::RangeInclusive,
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -43,7 +43,10 @@ pub fn free() -> Result<u16> {
 /// Every port of the range is taken.
 pub fn free_of(range: RangeInclusive<u16>) -> Result<u16> {
     let free = |port: &u16| TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_err();
-    range.clone().find(free).with_context(|| format!("no free port on 127.0.0.1 between {} and {}", range.start(), range.end()))
+    range
+        .clone()
+        .find(free)
+        .with_context(|| format!("no free port on 127.0.0.1 between {} and {}", range.start(), range.end()))
 }
 
 #[cfg(test)]

@@ -29,7 +29,11 @@ async fn answers_are_golden(server: &Shared) {
         std::fs::write(&file, found).unwrap();
         return;
     }
-    assert_eq!(found, std::fs::read_to_string(&file).unwrap(), "{file} is another answer than the server's: UPDATE_GOLDEN=1 keeps it");
+    assert_eq!(
+        found,
+        std::fs::read_to_string(&file).unwrap(),
+        "{file} is another answer than the server's: UPDATE_GOLDEN=1 keeps it"
+    );
 }
 
 #[tokio::test]

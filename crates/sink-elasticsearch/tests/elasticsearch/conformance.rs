@@ -30,7 +30,8 @@ impl Harness for Server {
             ("CONNECT_ELASTICSEARCH_ACTION", self.action),
             ("CONNECT_ELASTICSEARCH_TIMEOUT", "10s"),
         ];
-        let config = ElasticsearchConfig::from_pairs(&pairs).map_err(|problems| SinkError::fatal(problems.to_string()))?;
+        let config =
+            ElasticsearchConfig::from_pairs(&pairs).map_err(|problems| SinkError::fatal(problems.to_string()))?;
         ElasticsearchSink::new(config, &place.name).map_err(SinkError::fatal)
     }
 
@@ -49,7 +50,10 @@ impl Harness for Server {
             (hit["_id"].as_str().unwrap().into(), source)
         });
         // What an update empties, its readers leave out.
-        documents.filter(|(_, source)| *source != serde_json::json!({})).map(|(id, source)| (id, source.to_string().into())).collect()
+        documents
+            .filter(|(_, source)| *source != serde_json::json!({}))
+            .map(|(id, source)| (id, source.to_string().into()))
+            .collect()
     }
 
     fn promises(&self) -> &[Promise] {

@@ -110,11 +110,14 @@ async fn a_node_that_is_killed_in_the_middle_loses_nothing() {
     let sink = sink(&server.url(), &[("INDEX", &index)]);
     let writing = async {
         for n in 0..200 {
-            let records: Vec<_> = (0..50).map(|k| record(n * 50 + k, &format!("k{}", k * 7), &format!(r#"{{"n":{n}}}"#))).collect();
+            let records: Vec<_> =
+                (0..50).map(|k| record(n * 50 + k, &format!("k{}", k * 7), &format!(r#"{{"n":{n}}}"#))).collect();
             let batch = batch(&sink, &records);
             loop {
                 match sink.write(&batch).await {
-                    Ok(outcome) if outcome.exceptions().iter().all(|(_, verdict)| *verdict == Verdict::Superseded) => break,
+                    Ok(outcome) if outcome.exceptions().iter().all(|(_, verdict)| *verdict == Verdict::Superseded) => {
+                        break;
+                    }
                     Ok(_) | Err(SinkError::Transient { .. }) => tokio::time::sleep(Duration::from_millis(100)).await,
                     Err(error) => panic!("{error}"),
                 }

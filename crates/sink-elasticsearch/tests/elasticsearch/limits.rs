@@ -22,8 +22,11 @@ async fn write_all(sink: &ElasticsearchSink, records: &[Record]) -> (usize, usiz
         match sink.write(&batch).await {
             Ok(outcome) => {
                 let verdicts = outcome.into_sorted();
-                let retry: Vec<_> =
-                    verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Retry).map(|(index, _)| *index).collect();
+                let retry: Vec<_> = verdicts
+                    .iter()
+                    .filter(|(_, verdict)| *verdict == Verdict::Retry)
+                    .map(|(index, _)| *index)
+                    .collect();
                 bad += verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Rejected(_))).count();
                 again += usize::from(!retry.is_empty());
                 batch.items = retry.into_iter().map(|index| batch.items[index].clone()).collect();
@@ -76,7 +79,9 @@ async fn a_small_server_gets_all_documents_and_none_is_lost() {
 async fn write_until_settled(sink: &ElasticsearchSink, records: &[Record]) -> connect_core::Outcome {
     loop {
         match write(sink, records).await {
-            Ok(outcome) if outcome.exceptions().iter().all(|(_, verdict)| *verdict != Verdict::Retry) => return outcome,
+            Ok(outcome) if outcome.exceptions().iter().all(|(_, verdict)| *verdict != Verdict::Retry) => {
+                return outcome;
+            }
             Ok(_) | Err(SinkError::Transient { .. }) => tokio::task::yield_now().await,
             Err(error) => panic!("{error}"),
         }

@@ -14,7 +14,8 @@ async fn who_may_write_does_and_who_may_not_is_told_what_is_missing() {
     let server = Elasticsearch::start(options).await.unwrap();
     let certificates = server.certificates().unwrap();
     let path = |path: std::path::PathBuf| path.to_str().unwrap().to_owned();
-    let (ca, cert, key) = (path(certificates.authority()), path(certificates.client()), path(certificates.client_key()));
+    let (ca, cert, key) =
+        (path(certificates.authority()), path(certificates.client()), path(certificates.client_key()));
     let index = unique("connect-secured");
     let url = server.url();
     let with = |settings: &[(&str, &str)]| {
@@ -28,13 +29,22 @@ async fn who_may_write_does_and_who_may_not_is_told_what_is_missing() {
 
     let reader = with(&[("USERNAME", READER), ("PASSWORD", PASSWORD)]);
     let error = reader.check().await.unwrap_err();
-    assert!(matches!(&error, SinkError::Fatal(message) if message.contains("create_doc on connect-secured")), "{error}");
+    assert!(
+        matches!(&error, SinkError::Fatal(message) if message.contains("create_doc on connect-secured")),
+        "{error}"
+    );
     let error = write(&reader, &[record(1, "a", "{}")]).await.unwrap_err();
     assert!(matches!(&error, SinkError::Fatal(message) if message.contains("docs/elasticsearch.md")), "{error}");
 
-    for settings in [&[][..], &[("USERNAME", ADMINISTRATOR), ("PASSWORD", "wrong-password")], &[("API_KEY", "a:b")], &[("TOKEN", "t")]] {
+    for settings in [
+        &[][..],
+        &[("USERNAME", ADMINISTRATOR), ("PASSWORD", "wrong-password")],
+        &[("API_KEY", "a:b")],
+        &[("TOKEN", "t")],
+    ] {
         let stranger = with(settings);
-        for error in [stranger.check().await.unwrap_err(), write(&stranger, &[record(1, "a", "{}")]).await.unwrap_err()] {
+        for error in [stranger.check().await.unwrap_err(), write(&stranger, &[record(1, "a", "{}")]).await.unwrap_err()]
+        {
             assert!(matches!(&error, SinkError::Fatal(_)), "{settings:?}: {error}");
             assert!(!error.to_string().contains("wrong-password"), "{error}");
         }

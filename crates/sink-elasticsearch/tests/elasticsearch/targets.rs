@@ -5,7 +5,9 @@ use std::io::Write as _;
 use connect_core::{Sink, SinkError, Verdict};
 use elasticsearch::http::Method::{Get, Post, Put};
 
-use crate::support::{Shared, elasticsearch_8, elasticsearch_9, record, rejected, sink, superseded, tombstone, unique, write};
+use crate::support::{
+    Shared, elasticsearch_8, elasticsearch_9, record, rejected, sink, superseded, tombstone, unique, write,
+};
 
 async fn every_version(test: impl AsyncFn(&'static Shared)) {
     for server in [elasticsearch_9().await, elasticsearch_8().await] {

@@ -17,7 +17,7 @@ async fn a_guarded_update_is_applied_once_and_never_regresses() {
         record(1, "k", r#"{"b":2,"deep":{"y":2}}"#),
         record(2, "k", r#"{"a":3}"#),
     ];
-    assert_eq!(superseded(&write(&sink, &records).await.unwrap()), []);
+    assert!(superseded(&write(&sink, &records).await.unwrap()).is_empty());
     let merged = json!({ "a": 3, "b": 2, "deep": { "x": 1, "y": 2 }, "connect_offsets": { "test-0": 2 } });
     assert_eq!(server.client.document(&index, "k").await.unwrap().unwrap(), merged);
     // A replay, and a late request of the oldest alone.
@@ -51,7 +51,7 @@ async fn several_topics_feed_one_document() {
     write(&sink, &[record(900, "k", r#"{"name":"n"}"#)]).await.unwrap();
     let mut other = record(3, "k", r#"{"price":5}"#);
     other.topic = "my.prices".into();
-    assert_eq!(superseded(&write(&sink, &[other.clone()]).await.unwrap()), [], "its offsets are its own");
+    assert!(superseded(&write(&sink, &[other.clone()]).await.unwrap()).is_empty(), "its offsets are its own");
     assert_eq!(superseded(&write(&sink, &[other]).await.unwrap()), [0]);
     let document = server.client.document(&index, "k").await.unwrap().unwrap();
     assert_eq!(document, json!({ "name": "n", "price": 5, "connect_offsets": { "test-0": 900, "my.prices-0": 3 } }));

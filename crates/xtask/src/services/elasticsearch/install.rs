@@ -54,8 +54,7 @@ struct Install<'a> {
 
 impl Install<'_> {
     fn from_archive(&self) -> Result<()> {
-        let artifact =
-            format!("org.elasticsearch.distribution.integ-test-zip:elasticsearch:{}:zip", self.version);
+        let artifact = format!("org.elasticsearch.distribution.integ-test-zip:elasticsearch:{}:zip", self.version);
         maven::copy(&artifact, self.directory)?;
         let name = format!("elasticsearch-{}", self.version);
         let unpacked = self.directory.join(&name);
@@ -84,7 +83,8 @@ impl Install<'_> {
         for entry in fs::read_dir(&security)? {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let unwanted = ["slf4j-api", "jcip-annotations-1.0-1", "jakarta.activation-api", "jakarta.xml", "listenable"];
+            let unwanted =
+                ["slf4j-api", "jcip-annotations-1.0-1", "jakarta.activation-api", "jakarta.xml", "listenable"];
             if unwanted.iter().any(|prefix| name.starts_with(prefix)) {
                 fs::remove_file(path)?;
             }
