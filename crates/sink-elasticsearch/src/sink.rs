@@ -99,9 +99,9 @@ impl ElasticsearchSink {
                 Refusal::Busy(error) | Refusal::Error(error) => Err(error),
             };
         }
-        let mut read = Read { items, at, outcome, fatal: None, retry: None, busy: false };
+        let mut read = Read { items, verdicts: Vec::new(), fatal: None, retry: None, busy: false };
         let count = answer::read(&reply.body, |index, item| read.item(index, &item));
-        let Read { fatal, retry, busy, .. } = read;
+        let Read { verdicts, fatal, retry, busy, .. } = read;
         place.ended(if busy { Load::Refused } else { Load::Answered });
         // Verdicts on a part of the items are of no use, as nobody knows of which part.
         match count {
@@ -115,6 +115,7 @@ impl ElasticsearchSink {
         if let Some(reason) = retry {
             self.say(&reason);
         }
+        verdicts.into_iter().for_each(|(index, verdict)| outcome.set(at + index, verdict));
         Ok(Sent::Settled)
     }
 
@@ -136,8 +137,7 @@ impl ElasticsearchSink {
 /// Gathers verdicts.
 struct Read<'a> {
     items: &'a [Item<Op>],
-    at: usize,
-    outcome: &'a mut Outcome,
+    verdicts: Vec<(usize, Verdict)>,
     fatal: Option<String>,
     retry: Option<String>,
     busy: bool,
@@ -160,7 +160,7 @@ impl Read<'_> {
                 return;
             }
         };
-        self.outcome.set(self.at + index, verdict);
+        self.verdicts.push((index, verdict));
     }
 }
 
@@ -204,9 +204,13 @@ impl Sink for ElasticsearchSink {
     }
 
     async fn write(&self, batch: &Batch<Self::Op>) -> Result<Outcome, SinkError> {
-        self.prepare_cluster().await?;
         let mut outcome = Outcome::written();
         let items = &batch.items[..];
+        // The server takes no request without an action.
+        if items.is_empty() {
+            return Ok(outcome);
+        }
+        self.prepare_cluster().await?;
         // The ranges still to be sent, the next one last.
         let mut left = vec![0..items.len()];
         let mut settled = 0;
@@ -259,3 +263,7 @@ impl Sink for ElasticsearchSink {
         Ok(Resume::NotKept)
     }
 }
+
+#[cfg(test)]
+#[path = "sink_tests.rs"]
+mod tests;

@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: how fast a connector is, beside what the machine could do at most in the same run.
 
+mod elasticsearch;
+
 use std::{
     path::Path,
     process::Command,
@@ -18,6 +20,8 @@ use crate::{
     paths, proc, redis_client,
     services::{Kafka, KafkaOptions, Redis, RedisOptions},
 };
+
+pub use elasticsearch::elasticsearch;
 
 const RECORDS: u64 = 1_000_000;
 const KEYS: u64 = 100_000;
@@ -67,7 +71,7 @@ pub async fn redis() -> Result<()> {
     println!("starting Kafka and Redis");
     let kafka = Kafka::start(KafkaOptions::default()).await?;
     let redis = Redis::start(RedisOptions { memory_only: true, ..RedisOptions::default() }).await?;
-    produce(&kafka).await?;
+    produce(&kafka, RECORDS).await?;
     println!("round     plain read  redis-benchmark     sink-redis   start     CPU s   peak RSS");
     println!("           records/s       requests/s      records/s       s   /million        MiB");
     let mut rounds = Vec::new();
@@ -89,19 +93,19 @@ pub async fn redis() -> Result<()> {
     Ok(())
 }
 
-async fn produce(kafka: &Kafka) -> Result<()> {
+async fn produce(kafka: &Kafka, records: u64) -> Result<()> {
     let begun = Instant::now();
     let client = kafka_client::connect(&kafka.bootstrap()).await?;
     kafka_client::create_topic(&client, TOPIC, PARTITIONS).await?;
     let mut producer = Producer::new(&client, TOPIC, PARTITIONS).await?;
     let events = Events::new(1, KEYS, Utc::now());
-    for number in 0..RECORDS {
+    for number in 0..records {
         let partition = events.user(number) as usize;
         producer.send(partition, events.record(number)).await?;
     }
     producer.finish().await?;
     println!(
-        "produced {RECORDS} records of {} B over {KEYS} keys in {:.1} s",
+        "produced {records} records of {} B over {KEYS} keys in {:.1} s",
         events.value(0).len(),
         begun.elapsed().as_secs_f64()
     );
@@ -125,9 +129,9 @@ async fn measure(number: usize, binary: &Path, kafka: &Kafka, redis: &Redis) -> 
         ],
         log.path(),
     )?;
-    wait_until_written(&mut connector, 1).await?;
+    wait_until_written(&mut connector, 1, RECORDS).await?;
     let start = begun.elapsed().as_secs_f64();
-    wait_until_written(&mut connector, RECORDS).await?;
+    wait_until_written(&mut connector, RECORDS, RECORDS).await?;
     let seconds = begun.elapsed().as_secs_f64();
     let pid = connector.process().pid();
     let cpu = proc::cpu_seconds(pid)?;
@@ -143,7 +147,8 @@ async fn measure(number: usize, binary: &Path, kafka: &Kafka, redis: &Redis) -> 
     })
 }
 
-async fn wait_until_written(connector: &mut Connector, count: u64) -> Result<()> {
+/// Waits until `count` of all `records` are written.
+async fn wait_until_written(connector: &mut Connector, count: u64, records: u64) -> Result<()> {
     let mut written = 0;
     let mut progress = Instant::now();
     loop {
@@ -157,7 +162,7 @@ async fn wait_until_written(connector: &mut Connector, count: u64) -> Result<()>
         }
         if progress.elapsed() > STUCK_AFTER {
             bail!(
-                "only {written} of {RECORDS} records were written and nothing more for {STUCK_AFTER:?}; {}",
+                "only {written} of {records} records were written and nothing more for {STUCK_AFTER:?}; {}",
                 connector.process().log_tail()
             );
         }
@@ -197,10 +202,6 @@ fn requests_per_second(csv: &str) -> Option<f64> {
 
 fn report(sink: &'static str, median: &Round) -> Report {
     let limit = median.read.min(median.store);
-    let rounded = |value: f64, digits: i32| {
-        let factor = 10f64.powi(digits);
-        (value * factor).round() / factor
-    };
     Report {
         sink,
         records_per_s: median.connector.round(),
@@ -212,7 +213,12 @@ fn report(sink: &'static str, median: &Round) -> Report {
     }
 }
 
-fn median(rounds: &[Round], figure: impl Fn(&Round) -> f64) -> f64 {
+fn rounded(value: f64, digits: i32) -> f64 {
+    let factor = 10f64.powi(digits);
+    (value * factor).round() / factor
+}
+
+fn median<R>(rounds: &[R], figure: impl Fn(&R) -> f64) -> f64 {
     let mut figures: Vec<f64> = rounds.iter().map(figure).collect();
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]

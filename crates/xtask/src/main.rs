@@ -51,12 +51,17 @@ enum Task {
 #[derive(Clone, ValueEnum)]
 enum Store {
     Redis,
+    Elasticsearch,
 }
 
 #[derive(Subcommand)]
 enum Services {
     /// Start Kafka and Redis on loopback, apart from this terminal
-    Up,
+    Up {
+        /// And Elasticsearch, which takes a minute
+        #[arg(long)]
+        elasticsearch: bool,
+    },
     /// Stop them and remove their data
     Down,
     /// List them
@@ -67,13 +72,15 @@ enum Services {
 enum Bench {
     /// sink-redis: a million records of 200 B, 4 partitions, 100,000 keys
     Redis,
+    /// sink-elasticsearch: 300,000 such records, beside a loop that posts prebuilt bulk bodies
+    Elasticsearch,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         // The live demo waits for the interrupt itself, to let the connector drain.
-        Task::Demo { once: false, rate, .. } => demo::live(rate).await,
+        Task::Demo { store: Store::Redis, once: false, rate } => demo::live(rate).await,
         // Dropping a task stops what it has started.
         task => tokio::select! {
             result = run(task) => result,
@@ -91,25 +98,33 @@ async fn main() -> ExitCode {
 
 async fn run(task: Task) -> Result<()> {
     match task {
+        Task::Demo { store: Store::Elasticsearch, .. } => demo::elasticsearch().await,
         Task::Demo { once: true, .. } => demo::once().await,
         Task::Demo { rate, .. } => demo::live(rate).await,
         Task::Test { nightly, filters } => test::run(&test::Options { nightly, filters }).await,
-        Task::Services(Services::Up) => services::command::up().await,
+        Task::Services(Services::Up { elasticsearch }) => services::command::up(elasticsearch).await,
         Task::Services(Services::Down) => services::command::down().await,
         Task::Services(Services::Status) => services::command::status(),
-        Task::Bench(Bench::Redis) => bench_redis().await,
+        Task::Bench(bench) => measure(bench).await,
         Task::Deploy { write } => deploy::run(write).await,
     }
 }
 
 /// The plain read is done by this program, and a slow limit would flatter the connector: so it is a release build too.
-async fn bench_redis() -> Result<()> {
+async fn measure(bench: Bench) -> Result<()> {
     if !cfg!(debug_assertions) {
-        return bench::redis().await;
+        return match bench {
+            Bench::Redis => bench::redis().await,
+            Bench::Elasticsearch => bench::elasticsearch().await,
+        };
     }
+    let store = match bench {
+        Bench::Redis => "redis",
+        Bench::Elasticsearch => "elasticsearch",
+    };
     let status = cargo()
         .args(["run", "--quiet", "--release", "--package", "xtask", "--"])
-        .args(["bench", "redis"])
+        .args(["bench", store])
         .status()
         .context("can't run cargo")?;
     std::process::exit(status.code().unwrap_or(1));

@@ -42,7 +42,7 @@ impl Harness for Server {
         if status == 404 {
             return Dump::new();
         }
-        let found = client.ask(Get, &format!("{}/_search?size=1000", place.name), "").await.unwrap();
+        let found = client.ask(Get, &format!("{}/_search?size=10000", place.name), "").await.unwrap();
         let hits = found["hits"]["hits"].as_array().unwrap().iter();
         let documents = hits.map(|hit| {
             let mut source = hit["_source"].clone();
@@ -51,7 +51,7 @@ impl Harness for Server {
         });
         // What an update empties, its readers leave out.
         documents
-            .filter(|(_, source)| *source != serde_json::json!({}))
+            .filter(|(_, source)| self.action == "index" || *source != serde_json::json!({}))
             .map(|(id, source)| (id, source.to_string().into()))
             .collect()
     }

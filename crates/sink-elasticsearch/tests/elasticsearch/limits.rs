@@ -1,6 +1,7 @@
 //! Limits of the server: requests that are too large, too much at once, a bad action that poisons a request.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use connect_core::{Record, Sink, SinkError, Verdict};
 use futures::future::join_all;
@@ -34,7 +35,10 @@ async fn write_all(sink: &ElasticsearchSink, records: &[Record]) -> (usize, usiz
             Err(SinkError::Transient { .. }) => again += 1,
             Err(error) => panic!("{error}"),
         }
-        tokio::task::yield_now().await;
+        if !batch.items.is_empty() {
+            // The framework's first back-off.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
     (again, bad)
 }
@@ -82,7 +86,7 @@ async fn write_until_settled(sink: &ElasticsearchSink, records: &[Record]) -> co
             Ok(outcome) if outcome.exceptions().iter().all(|(_, verdict)| *verdict != Verdict::Retry) => {
                 return outcome;
             }
-            Ok(_) | Err(SinkError::Transient { .. }) => tokio::task::yield_now().await,
+            Ok(_) | Err(SinkError::Transient { .. }) => tokio::time::sleep(Duration::from_millis(100)).await,
             Err(error) => panic!("{error}"),
         }
     }

@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
+    elasticsearch::{Elasticsearch, ElasticsearchOptions},
     kafka::{Kafka, KafkaOptions},
     redis::{Redis, RedisOptions},
     server::STOP_WITHIN,
@@ -27,11 +28,12 @@ fn lock() -> Result<Lock> {
     Lock::acquire(&paths::services().join("state.lock"), "cargo xtask services")
 }
 
-/// Starts what doesn't run yet, apart from the terminal, and prints how to reach it.
+/// Starts what doesn't run yet, apart from the terminal, and prints how to reach it. Elasticsearch takes a minute and a
+/// gigabyte, so it is started only when asked for.
 ///
 /// # Errors
 /// A server can't be obtained or started. What started before stays and is in the list.
-pub async fn up() -> Result<()> {
+pub async fn up(elasticsearch: bool) -> Result<()> {
     let _lock = lock()?;
     let path = state_file();
     let mut state = State::read(&path)?;
@@ -48,6 +50,14 @@ pub async fn up() -> Result<()> {
         let redis = Redis::start_for(options, Lifetime::Detached).await?;
         let variable = ("CONNECT_REDIS_URL".to_owned(), redis.url());
         add(&mut state, &path, "redis", variable, redis.release()?)?;
+    }
+    if elasticsearch && state.alive("elasticsearch").is_none() {
+        println!("starting Elasticsearch");
+        let directory = Some(empty_directory("elasticsearch")?);
+        let options = ElasticsearchOptions { directory, ..ElasticsearchOptions::default() };
+        let server = Elasticsearch::start_for(options, Lifetime::Detached).await?;
+        let variable = ("CONNECT_ELASTICSEARCH_URLS".to_owned(), server.url());
+        add(&mut state, &path, "elasticsearch", variable, server.release()?)?;
     }
     print(&state);
     println!("\nto point a connector at them:");
@@ -100,7 +110,7 @@ fn print(state: &State) {
         let running = &entry.running;
         let condition = if running.is_alive() { "running" } else { "ended" };
         println!(
-            "{:<6} {condition:<8} process {:<8} {:<26} {}",
+            "{:<13} {condition:<8} process {:<8} {:<26} {}",
             entry.name,
             running.pid,
             entry.variable.1,

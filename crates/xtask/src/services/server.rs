@@ -173,6 +173,11 @@ impl<S: Service> Server<S> {
         self.process.as_mut().is_some_and(|process| matches!(process.exited(), Ok(None)))
     }
 
+    /// The id of its process, if it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
     /// Where its data and log are.
     pub fn directory(&self) -> &Path {
         self.directory.path()
