@@ -42,7 +42,7 @@ writer:
   cluster: [monitor]
   indices:
     - names: ['connect-*']
-      privileges: [create_index, auto_configure, write, view_index_metadata]
+      privileges: [create_index, auto_configure, write, read, view_index_metadata]
 reader:
   cluster: [monitor]
   indices:
