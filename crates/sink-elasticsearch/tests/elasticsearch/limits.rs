@@ -8,29 +8,31 @@ use futures::future::join_all;
 use sink_elasticsearch::ElasticsearchSink;
 use xtask::services::{Elasticsearch, ElasticsearchOptions};
 
-use crate::support::{batch, elasticsearch_8, elasticsearch_9, record, rejected, sink, unique, write};
+use crate::support::{batch, elasticsearch_8, elasticsearch_9, record, rejected, sink, unique};
 
 fn documents(from: i64, count: i64, bytes: usize) -> Vec<Record> {
     let value = format!(r#"{{"text":"{}"}}"#, "x".repeat(bytes));
     (from..from + count).map(|offset| record(offset, &format!("k{offset}"), &value)).collect()
 }
 
-/// Writes as the framework does: again, what has to be sent again. Returns how often that was, and what was rejected.
-async fn write_all(sink: &ElasticsearchSink, records: &[Record]) -> (usize, usize) {
-    let (mut again, mut bad) = (0, 0);
+/// Writes as the framework does: again, what has to be sent again. Returns how often that was, and the offsets and
+/// reasons of what was rejected.
+async fn write_all(sink: &ElasticsearchSink, records: &[Record]) -> (usize, Vec<(i64, String)>) {
+    let (mut again, mut rejected) = (0, Vec::new());
     let mut batch = batch(sink, records);
     while !batch.items.is_empty() {
         match sink.write(&batch).await {
             Ok(outcome) => {
-                let verdicts = outcome.into_sorted();
-                let retry: Vec<_> = verdicts
-                    .iter()
-                    .filter(|(_, verdict)| *verdict == Verdict::Retry)
-                    .map(|(index, _)| *index)
-                    .collect();
-                bad += verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Rejected(_))).count();
+                let mut retry = Vec::new();
+                for (index, verdict) in outcome.into_sorted() {
+                    match verdict {
+                        Verdict::Retry => retry.push(batch.items[index].clone()),
+                        Verdict::Rejected(reason) => rejected.push((batch.items[index].offset, reason.to_string())),
+                        Verdict::Superseded | Verdict::Expired => {}
+                    }
+                }
                 again += usize::from(!retry.is_empty());
-                batch.items = retry.into_iter().map(|index| batch.items[index].clone()).collect();
+                batch.items = retry;
             }
             Err(SinkError::Transient { .. }) => again += 1,
             Err(error) => panic!("{error}"),
@@ -40,7 +42,7 @@ async fn write_all(sink: &ElasticsearchSink, records: &[Record]) -> (usize, usiz
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
-    (again, bad)
+    (again, rejected)
 }
 
 #[tokio::test]
@@ -55,10 +57,9 @@ async fn a_small_server_gets_all_documents_and_none_is_lost() {
     let large = sink(&server.url(), &[("INDEX", &index), ("MAX_IN_FLIGHT", "1")]);
     let mut records = documents(0, 30, 100_000);
     records[17] = documents(17, 1, 1_200_000).remove(0);
-    let mut found = rejected(write_until_settled(&large, &records).await);
-    let (at, reason) = found.remove(0);
-    assert_eq!((at, found.len()), (17, 0));
-    assert!(reason.contains("http.max_content_length"), "{reason}");
+    let (_, found) = write_all(&large, &records).await;
+    assert_eq!(found.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), [17], "{found:?}");
+    assert!(found[0].1.contains("http.max_content_length"), "{found:?}");
     assert_eq!(client.count(&index).await.unwrap(), 29);
 
     // 429: sixteen writers at once, where the server takes 256 KiB of work. Everything arrives, nothing is rejected.
@@ -69,7 +70,7 @@ async fn a_small_server_gets_all_documents_and_none_is_lost() {
         let (storm, refused) = (&storm, &refused);
         async move {
             let (again, bad) = write_all(storm, &documents(writer * 1_000, 300, 500)).await;
-            assert_eq!(bad, 0);
+            assert_eq!(bad, []);
             refused.fetch_add(again, Relaxed);
         }
     }))
@@ -77,19 +78,6 @@ async fn a_small_server_gets_all_documents_and_none_is_lost() {
     assert_eq!(client.count(&index).await.unwrap(), 16 * 300);
     println!("sent again: {}", refused.load(Relaxed));
     assert!(refused.load(Relaxed) > 0, "there was no storm");
-}
-
-/// One outcome for all: the server is busy now and then, and what is sent again is settled in the end.
-async fn write_until_settled(sink: &ElasticsearchSink, records: &[Record]) -> connect_core::Outcome {
-    loop {
-        match write(sink, records).await {
-            Ok(outcome) if outcome.exceptions().iter().all(|(_, verdict)| *verdict != Verdict::Retry) => {
-                return outcome;
-            }
-            Ok(_) | Err(SinkError::Transient { .. }) => tokio::time::sleep(Duration::from_millis(100)).await,
-            Err(error) => panic!("{error}"),
-        }
-    }
 }
 
 #[tokio::test]

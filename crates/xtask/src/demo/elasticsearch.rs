@@ -112,10 +112,7 @@ async fn wait_until_written(connector: &mut Connector) -> Result<()> {
 async fn search(client: &Client) -> Result<()> {
     let found = client.ask(Post, &format!("{TOPIC}/_search"), SEARCH).await?;
     let hits = found["hits"]["hits"].as_array().context("no hits in the answer")?;
-    println!(
-        "\nsearch: \"0042\" in the page: {} events, the last of them",
-        found["hits"]["total"]["value"]
-    );
+    println!("\nsearch: \"0042\" in the page: {} events, the last of them", found["hits"]["total"]["value"]);
     for hit in hits {
         let event = &hit["_source"];
         println!(
