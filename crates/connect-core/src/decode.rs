@@ -54,16 +54,6 @@ impl FromStr for Path {
     }
 }
 
-impl Setting for Path {
-    fn expected() -> String {
-        "a path such as `user.name`, or a JSON pointer such as `/user.name/0`".to_owned()
-    }
-
-    fn parse(text: &str) -> Result<Self, String> {
-        from_str(text)
-    }
-}
-
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.source)

@@ -87,7 +87,7 @@ impl Connection {
     /// # Errors
     /// What is missing.
     pub async fn check(&self, keyspaces: &[Keyspace]) -> Result<(), SinkError> {
-        probe::look(&self.way, keyspaces).await
+        Box::pin(probe::look(&self.way, keyspaces)).await
     }
 
     async fn connect(&self) -> Result<Agent, SinkError> {
@@ -97,13 +97,13 @@ impl Connection {
             .tls_config(self.way.tls.clone())
             .bucket_name(self.way.bucket.clone())
             .kv_config(kv);
-        let problem = match timeout(self.way.timeout, Agent::new(options)).await {
+        let problem = match timeout(self.way.timeout, Box::pin(Agent::new(options))).await {
             Ok(Ok(agent)) => return Ok(agent),
             Ok(Err(error)) => format!("no connection to Couchbase: {error}"),
             Err(_) => format!("no connection to Couchbase within CONNECT_COUCHBASE_TIMEOUT={:?}", self.way.timeout),
         };
         // The client tries for ever and never says why: a wrong password looks like a cluster that is down. Look ourselves.
-        probe::look(&self.way, &[]).await?;
+        Box::pin(probe::look(&self.way, &[])).await?;
         Err(SinkError::transient("connection", problem))
     }
 }

@@ -120,9 +120,7 @@ fn of_server(kind: &ServerErrorKind) -> Failure {
         | Kind::RateLimitedMaxConnections
         | Kind::RateLimitedMaxCommands => transient("rate_limited", "Couchbase limits the rate of this user"),
         Kind::RateLimitedScopeSizeLimitExceeded => transient("full", "the scope has reached its size limit"),
-        Kind::NotSupported | Kind::UnknownCommand => {
-            fatal("this bucket can't do what is asked: it needs a bucket of type Couchbase, version 7 or newer")
-        }
+        Kind::NotSupported | Kind::UnknownCommand => fatal(NOT_SUPPORTED),
         Kind::Subdoc { error } => of_part(error.kind()),
         Kind::UnknownStatus { status } => of_status(*status),
         _ => transient("couchbase", format!("Couchbase said: {kind}")),
@@ -138,6 +136,8 @@ fn of_status(status: Status) -> Failure {
         Status::NotInitialized => transient("busy", "the node is not ready yet"),
         Status::TooBig => rejected("the document would be larger than Couchbase takes (20 MiB)"),
         Status::AccessError => fatal(NO_ACCESS),
+        Status::AuthError => fatal(WRONG_CREDENTIALS),
+        Status::NotSupported | Status::CommandUnknown => fatal(NOT_SUPPORTED),
         status => transient("couchbase", format!("Couchbase said: {status}")),
     }
 }
@@ -160,6 +160,9 @@ fn of_part(kind: &SubdocErrorKind) -> Failure {
     };
     rejected(reason)
 }
+
+const NOT_SUPPORTED: &str =
+    "this bucket can't do what is asked: it needs a bucket of type Couchbase, version 7 or newer";
 
 /// For whoever may not write.
 pub const NO_ACCESS: &str = "the user may not write here: it needs the role Application Access (bucket_full_access) on \

@@ -343,7 +343,8 @@ impl Writer {
         &self,
         call: impl Future<Output = Result<T, couchbase_core::error::Error>>,
     ) -> Result<T, Failure> {
-        match timeout(self.timeout, call).await {
+        // The client's futures are large, and many of them wait at once: on the heap they cost what they need.
+        match timeout(self.timeout, Box::pin(call)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(errors::of(&error)),
             Err(_) => Err(errors::timed_out(self.timeout)),

@@ -40,7 +40,7 @@ impl Couchbase {
 
     async fn at(url: String, user: String, password: String, bucket: String, server: Option<Server>) -> Self {
         let options = ClusterOptions::new(PasswordAuthenticator::new(&user, &password).into());
-        let reader = Cluster::connect(&url, options).await.unwrap();
+        let reader = Box::pin(Cluster::connect(&url, options)).await.unwrap();
         Self { url, user, password, bucket, server, ids: Ids::default(), reader }
     }
 }
@@ -112,7 +112,7 @@ impl Harness for Couchbase {
         let documents = self.reader.bucket(&self.bucket).default_collection();
         let mut dump = Dump::new();
         for id in ids {
-            if let Ok(found) = documents.get(&id, None).await {
+            if let Ok(found) = Box::pin(documents.get(&id, None)).await {
                 dump.insert(id[prefix.len()..].into(), found.content_as_raw().0.to_vec());
             }
         }

@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: the main job, on a machine where nothing is set up.
 
+pub mod couchbase;
 mod live;
 mod once;
 mod stage;

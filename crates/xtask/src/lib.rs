@@ -4,6 +4,7 @@
 //! obtained, started and stopped.
 
 pub mod bench;
+pub mod bench_couchbase;
 pub mod cargo;
 pub mod connector;
 pub mod demo;

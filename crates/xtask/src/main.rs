@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Parser, Subcommand, ValueEnum};
-use xtask::{bench, cargo::cargo, demo, deploy, interrupt::interrupted, services, test};
+use xtask::{bench, bench_couchbase, cargo::cargo, demo, deploy, interrupt::interrupted, services, test};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's tasks; each does its own set-up")]
@@ -51,11 +51,13 @@ enum Task {
 #[derive(Clone, ValueEnum)]
 enum Store {
     Redis,
+    /// The in-memory test server of this project: there is no package of the real one
+    Couchbase,
 }
 
 #[derive(Subcommand)]
 enum Services {
-    /// Start Kafka and Redis on loopback, apart from this terminal
+    /// Start Kafka, Redis and a Couchbase test server on loopback, apart from this terminal
     Up,
     /// Stop them and remove their data
     Down,
@@ -67,13 +69,16 @@ enum Services {
 enum Bench {
     /// sink-redis: a million records of 200 B, 4 partitions, 100,000 keys
     Redis,
+    /// sink-couchbase: 200,000 records of 200 B, beside a bare loop over the official crate
+    Couchbase,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         // The live demo waits for the interrupt itself, to let the connector drain.
-        Task::Demo { once: false, rate, .. } => demo::live(rate).await,
+        Task::Demo { store: Store::Redis, once: false, rate } => demo::live(rate).await,
+        Task::Demo { store: Store::Couchbase, once: false, rate } => demo::couchbase::live(rate).await,
         // Dropping a task stops what it has started.
         task => tokio::select! {
             result = run(task) => result,
@@ -91,13 +96,16 @@ async fn main() -> ExitCode {
 
 async fn run(task: Task) -> Result<()> {
     match task {
-        Task::Demo { once: true, .. } => demo::once().await,
-        Task::Demo { rate, .. } => demo::live(rate).await,
+        Task::Demo { store: Store::Redis, once: true, .. } => demo::once().await,
+        Task::Demo { store: Store::Redis, rate, .. } => demo::live(rate).await,
+        Task::Demo { store: Store::Couchbase, once: true, .. } => demo::couchbase::once().await,
+        Task::Demo { store: Store::Couchbase, rate, .. } => demo::couchbase::live(rate).await,
         Task::Test { nightly, filters } => test::run(&test::Options { nightly, filters }).await,
         Task::Services(Services::Up) => services::command::up().await,
         Task::Services(Services::Down) => services::command::down().await,
         Task::Services(Services::Status) => services::command::status(),
         Task::Bench(Bench::Redis) => bench_redis().await,
+        Task::Bench(Bench::Couchbase) => bench_couchbase::couchbase().await,
         Task::Deploy { write } => deploy::run(write).await,
     }
 }

@@ -1,11 +1,13 @@
 //! Real servers on loopback: where they come from, how they are started, when they are ready, how they stop.
 
 pub mod command;
+pub mod couchbase;
 pub mod kafka;
 pub mod redis;
 pub mod server;
 pub mod shared;
 pub mod state;
 
+pub use couchbase::{Couchbase, CouchbaseOptions};
 pub use kafka::{Kafka, KafkaOptions};
 pub use redis::{Redis, RedisOptions, Tls};

@@ -40,7 +40,7 @@ pub fn record(offset: i64, key: &str, value: impl Into<Option<&'static str>>) ->
         offset,
         timestamp: 1_000,
         key: Some(Bytes::copy_from_slice(key.as_bytes())),
-        value: value.into().map(Bytes::from_static),
+        value: value.into().map(|text| Bytes::from_static(text.as_bytes())),
         headers: Vec::new(),
     }
 }

@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
+    couchbase::{Couchbase, CouchbaseOptions},
     kafka::{Kafka, KafkaOptions},
     redis::{Redis, RedisOptions},
     server::STOP_WITHIN,
@@ -48,6 +49,14 @@ pub async fn up() -> Result<()> {
         let redis = Redis::start_for(options, Lifetime::Detached).await?;
         let variable = ("CONNECT_REDIS_URL".to_owned(), redis.url());
         add(&mut state, &path, "redis", variable, redis.release()?)?;
+    }
+    if state.alive("couchbase").is_none() {
+        println!("starting Couchbase (the in-memory test server of this project)");
+        let options =
+            CouchbaseOptions { directory: Some(empty_directory("couchbase")?), ..CouchbaseOptions::default() };
+        let couchbase = Couchbase::start_for(options, Lifetime::Detached).await?;
+        let variable = ("CONNECT_COUCHBASE_URL".to_owned(), couchbase.url());
+        add(&mut state, &path, "couchbase", variable, couchbase.release()?)?;
     }
     print(&state);
     println!("\nto point a connector at them:");
@@ -100,7 +109,7 @@ fn print(state: &State) {
         let running = &entry.running;
         let condition = if running.is_alive() { "running" } else { "ended" };
         println!(
-            "{:<6} {condition:<8} process {:<8} {:<26} {}",
+            "{:<9} {condition:<8} process {:<8} {:<26} {}",
             entry.name,
             running.pid,
             entry.variable.1,
