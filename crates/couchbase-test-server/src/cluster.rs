@@ -19,18 +19,33 @@ pub struct Cluster {
     replicas: usize,
     revision: u64,
     nodes: Vec<Ports>,
+    advertised: Option<u16>,
     active: Vec<usize>,
 }
 
 impl Cluster {
     pub fn new(bucket: &str, tls: bool, replicas: usize, nodes: Vec<Ports>) -> Self {
         let active = (0..VBUCKETS).map(|vbucket| vbucket % nodes.len()).collect();
-        Self { bucket: bucket.to_owned(), tls, replicas, revision: 1, nodes, active }
+        Self { bucket: bucket.to_owned(), tls, replicas, revision: 1, nodes, advertised: None, active }
     }
 
     /// Whether the node has this vbucket.
     pub fn owns(&self, node: usize, vbucket: u16) -> bool {
         self.active.get(vbucket as usize) == Some(&node)
+    }
+
+    /// Tells clients this key-value port in place of the first node's own: that of a proxy before it.
+    pub fn advertise(&mut self, port: Option<u16>) {
+        self.advertised = port;
+    }
+
+    /// The ports as clients are told them.
+    fn told(&self) -> Vec<Ports> {
+        let mut nodes = self.nodes.clone();
+        if let (Some(first), Some(port)) = (nodes.first_mut(), self.advertised) {
+            first.key_value = port;
+        }
+        nodes
     }
 
     /// Moves every vbucket to the next node.
@@ -49,7 +64,7 @@ impl Cluster {
                 "services": {service: ports.key_value, "mgmt": ports.management},
             })
         };
-        let nodes_ext: Vec<Value> = self.nodes.iter().enumerate().map(ext).collect();
+        let nodes_ext: Vec<Value> = self.told().iter().enumerate().map(ext).collect();
         let mut configuration = json!({
             "rev": self.revision,
             "revEpoch": 1,
@@ -80,7 +95,7 @@ impl Cluster {
         configuration["name"] = json!(self.bucket);
         configuration["uuid"] = json!("b0");
         configuration["nodeLocator"] = json!("vbucket");
-        configuration["nodes"] = self.nodes.iter().map(node).collect();
+        configuration["nodes"] = self.told().iter().map(node).collect();
         configuration["bucketCapabilitiesVer"] = json!("");
         configuration["bucketCapabilities"] = json!([
             "collections",
@@ -96,7 +111,7 @@ impl Cluster {
         configuration["vBucketServerMap"] = json!({
             "hashAlgorithm": "CRC",
             "numReplicas": self.replicas,
-            "serverList": self.nodes.iter().map(address).collect::<Vec<_>>(),
+            "serverList": self.told().iter().map(address).collect::<Vec<_>>(),
             "vBucketMap": self.active.iter().map(chain).collect::<Vec<_>>(),
         });
     }

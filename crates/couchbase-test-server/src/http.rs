@@ -1,12 +1,15 @@
-//! The part of the management interface that makes and lists collections.
+//! The part of the management interface that makes and lists collections; beyond Couchbase's own,
+//! `GET /documents/SCOPE/COLLECTION` gives every JSON document of a collection.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::collections::Refused;
+use crate::documents::Document;
 use crate::state::Shared;
 
 /// Serves one connection until the client closes it.
@@ -41,6 +44,9 @@ pub async fn serve(shared: Arc<Shared>, mut stream: TcpStream) -> std::io::Resul
         let length = answer.len();
         let head = format!("HTTP/1.1 {code} -\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n");
         stream.write_all((head + &answer).as_bytes()).await?;
+        if text.lines().next().is_some_and(|line| line.ends_with("HTTP/1.0")) {
+            return Ok(());
+        }
     }
 }
 
@@ -49,6 +55,12 @@ fn answer(shared: &Shared, method: &str, path: &str, body: &str) -> (u16, String
     let name = form.get("name").copied().unwrap_or_default();
     let mut state = shared.lock();
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+    if let ("GET", ["documents", scope, collection]) = (method, &segments[..]) {
+        let Some(id) = state.manifest.id(scope, collection) else { return (404, "{}".into()) };
+        let documents = state.documents.all(id);
+        let json = |(id, document): (String, Document)| Some((id, serde_json::from_slice(&document.value).ok()?));
+        return (200, Value::Object(documents.into_iter().filter_map(json).collect()).to_string());
+    }
     let Some(["pools", "default", "buckets", bucket, "scopes", rest @ ..]) = segments.get(..) else {
         return (404, "{}".into());
     };

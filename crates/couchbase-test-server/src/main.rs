@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use couchbase_test_server::{Certificates, Options, Server};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// An in-memory Couchbase key-value server for tests: user Administrator, password "password", bucket "default".
 #[derive(Parser)]
@@ -38,6 +39,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     })
     .await?;
     println!("{}", server.url());
-    tokio::signal::ctrl_c().await?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => result?,
+        _ = terminate.recv() => {}
+    }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::net::{TcpListener, TcpStream};
@@ -53,6 +53,16 @@ impl Server {
         let scheme = if self.tls.is_some() { "couchbases" } else { "couchbase" };
         let hosts: Vec<String> = self.nodes.iter().map(|ports| format!("127.0.0.1:{}", ports.key_value)).collect();
         format!("{scheme}://{}", hosts.join(","))
+    }
+
+    /// The key-value address of the first node.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.nodes.first().map_or(0, |ports| ports.key_value)))
+    }
+
+    /// Tells clients that connect from now on this key-value port in place of the first node's own: that of a proxy.
+    pub fn advertise(&self, port: Option<u16>) {
+        self.state().cluster.advertise(port);
     }
 
     /// Cuts every connection and takes no new one; documents stay.

@@ -1,6 +1,7 @@
 //! `cargo xtask demo`: the main job, on a machine where nothing is set up.
 
 mod elasticsearch;
+pub mod couchbase;
 mod live;
 mod once;
 mod stage;

@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod bench;
+pub mod bench_couchbase;
 pub mod cargo;
 pub mod certificates;
 pub mod connector;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Parser, Subcommand, ValueEnum};
-use xtask::{bench, cargo::cargo, demo, deploy, interrupt::interrupted, services, test};
+use xtask::{bench, bench_couchbase, cargo::cargo, demo, deploy, interrupt::interrupted, services, test};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's tasks; each does its own set-up")]
@@ -52,11 +52,13 @@ enum Task {
 enum Store {
     Redis,
     Elasticsearch,
+    /// The in-memory test server of this project: there is no package of the real one
+    Couchbase,
 }
 
 #[derive(Subcommand)]
 enum Services {
-    /// Start Kafka and Redis on loopback, apart from this terminal
+    /// Start Kafka, Redis and a Couchbase test server on loopback, apart from this terminal
     Up {
         /// And Elasticsearch, which takes a minute
         #[arg(long)]
@@ -74,6 +76,8 @@ enum Bench {
     Redis,
     /// sink-elasticsearch: 300,000 such records, beside a loop that posts prebuilt bulk bodies
     Elasticsearch,
+    /// sink-couchbase: 200,000 records of 200 B, beside a bare loop over the official crate
+    Couchbase,
 }
 
 #[tokio::main]
@@ -81,6 +85,7 @@ async fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         // The live demo waits for the interrupt itself, to let the connector drain.
         Task::Demo { store: Store::Redis, once: false, rate } => demo::live(rate).await,
+        Task::Demo { store: Store::Couchbase, once: false, rate } => demo::couchbase::live(rate).await,
         // Dropping a task stops what it has started.
         task => tokio::select! {
             result = run(task) => result,
@@ -99,8 +104,10 @@ async fn main() -> ExitCode {
 async fn run(task: Task) -> Result<()> {
     match task {
         Task::Demo { store: Store::Elasticsearch, .. } => demo::elasticsearch().await,
-        Task::Demo { once: true, .. } => demo::once().await,
-        Task::Demo { rate, .. } => demo::live(rate).await,
+        Task::Demo { store: Store::Redis, once: true, .. } => demo::once().await,
+        Task::Demo { store: Store::Redis, rate, .. } => demo::live(rate).await,
+        Task::Demo { store: Store::Couchbase, once: true, .. } => demo::couchbase::once().await,
+        Task::Demo { store: Store::Couchbase, rate, .. } => demo::couchbase::live(rate).await,
         Task::Test { nightly, filters } => test::run(&test::Options { nightly, filters }).await,
         Task::Services(Services::Up { elasticsearch }) => services::command::up(elasticsearch).await,
         Task::Services(Services::Down) => services::command::down().await,
@@ -116,11 +123,13 @@ async fn measure(bench: Bench) -> Result<()> {
         return match bench {
             Bench::Redis => bench::redis().await,
             Bench::Elasticsearch => bench::elasticsearch().await,
+            Bench::Couchbase => bench_couchbase::couchbase().await,
         };
     }
     let store = match bench {
         Bench::Redis => "redis",
         Bench::Elasticsearch => "elasticsearch",
+        Bench::Couchbase => "couchbase",
     };
     let status = cargo()
         .args(["run", "--quiet", "--release", "--package", "xtask", "--"])

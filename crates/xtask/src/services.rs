@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod elasticsearch;
+pub mod couchbase;
 pub mod kafka;
 pub mod opensearch;
 pub mod redis;
@@ -10,6 +11,7 @@ pub mod shared;
 pub mod state;
 
 pub use elasticsearch::{Elasticsearch, ElasticsearchOptions};
+pub use couchbase::{Couchbase, CouchbaseOptions};
 pub use kafka::{Kafka, KafkaOptions};
 pub use opensearch::OpenSearch;
 pub use redis::{Redis, RedisOptions, Tls};

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use super::{
     elasticsearch::{Elasticsearch, ElasticsearchOptions},
+    couchbase::{Couchbase, CouchbaseOptions},
     kafka::{Kafka, KafkaOptions},
     redis::{Redis, RedisOptions},
     server::STOP_WITHIN,
@@ -58,6 +59,14 @@ pub async fn up(elasticsearch: bool) -> Result<()> {
         let server = Elasticsearch::start_for(options, Lifetime::Detached).await?;
         let variable = ("CONNECT_ELASTICSEARCH_URLS".to_owned(), server.url());
         add(&mut state, &path, "elasticsearch", variable, server.release()?)?;
+    }
+    if state.alive("couchbase").is_none() {
+        println!("starting Couchbase (the in-memory test server of this project)");
+        let options =
+            CouchbaseOptions { directory: Some(empty_directory("couchbase")?), ..CouchbaseOptions::default() };
+        let couchbase = Couchbase::start_for(options, Lifetime::Detached).await?;
+        let variable = ("CONNECT_COUCHBASE_URL".to_owned(), couchbase.url());
+        add(&mut state, &path, "couchbase", variable, couchbase.release()?)?;
     }
     print(&state);
     println!("\nto point a connector at them:");

@@ -1,0 +1,122 @@
+//! The connection to the cluster, made when it is first needed. The client keeps it up from then on: it follows moved
+//! vbuckets and connects again to nodes that come back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use connect_core::SinkError;
+use connect_core::config::ExposeSecret;
+use couchbase_core::address::Address;
+use couchbase_core::agent::Agent;
+use couchbase_core::authenticator::{Authenticator, CertificateAuthenticator, PasswordAuthenticator};
+use couchbase_core::options::agent::{AgentOptions, KvConfig, SeedConfig};
+use couchbase_core::retry::{RetryAction, RetryReason, RetryRequest, RetryStrategy};
+use rustls::ClientConfig;
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+use crate::config::CouchbaseConfig;
+use crate::op::Keyspace;
+use crate::{probe, tls};
+
+/// How long the client waits before it connects to a lost node again.
+const RECONNECT: Duration = Duration::from_millis(500);
+
+/// How to reach the cluster.
+#[derive(Clone)]
+pub struct Way {
+    pub(crate) seeds: Vec<Address>,
+    pub(crate) http_seeds: Vec<Address>,
+    pub(crate) tls: Option<Arc<ClientConfig>>,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) bucket: String,
+    pub(crate) timeout: Duration,
+}
+
+impl Way {
+    /// The way that the settings describe. Reads the files that they name.
+    ///
+    /// # Errors
+    /// The setting that is wrong.
+    pub fn new(config: &CouchbaseConfig) -> Result<Self, String> {
+        let spec = couchbase_connstr::parse(config.url.as_str()).map_err(|error| error.to_string())?;
+        // Without SRV look-up this does no I/O: it fills in the ports.
+        let resolved = futures::executor::block_on(couchbase_connstr::resolve(spec));
+        let resolved = resolved.map_err(|error| format!("CONNECT_COUCHBASE_URL: {error}"))?;
+        let address = |address: couchbase_connstr::Address| Address { host: address.host, port: address.port };
+        let authenticator = match (&config.username, &config.password) {
+            (Some(username), Some(password)) => Authenticator::PasswordAuthenticator(PasswordAuthenticator {
+                username: username.clone(),
+                password: password.expose_secret().to_owned(),
+            }),
+            _ => Authenticator::CertificateAuthenticator(CertificateAuthenticator {}),
+        };
+        Ok(Self {
+            seeds: resolved.memd_hosts.into_iter().map(address).collect(),
+            http_seeds: resolved.http_hosts.into_iter().map(address).collect(),
+            tls: tls::client_config(config)?,
+            authenticator,
+            bucket: config.bucket.clone(),
+            timeout: config.timeout,
+        })
+    }
+}
+
+/// One client for all partitions.
+pub struct Connection {
+    way: Way,
+    agent: OnceCell<Agent>,
+}
+
+impl Connection {
+    /// Goes this way when it is needed.
+    pub fn new(way: Way) -> Self {
+        Self { way, agent: OnceCell::new() }
+    }
+
+    /// The connected client.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn agent(&self) -> Result<&Agent, SinkError> {
+        self.agent.get_or_try_init(|| self.connect()).await
+    }
+
+    /// Looks at user, bucket and collections, one by one.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub async fn check(&self, keyspaces: &[Keyspace]) -> Result<(), SinkError> {
+        Box::pin(probe::look(&self.way, keyspaces)).await
+    }
+
+    async fn connect(&self) -> Result<Agent, SinkError> {
+        let seeds = SeedConfig::default().memd_addrs(self.way.seeds.clone()).http_addrs(self.way.http_seeds.clone());
+        let kv = KvConfig::default().connect_timeout(self.way.timeout).connect_throttle_timeout(RECONNECT);
+        let options = AgentOptions::new(seeds, self.way.authenticator.clone())
+            .tls_config(self.way.tls.clone())
+            .bucket_name(self.way.bucket.clone())
+            .kv_config(kv);
+        let problem = match timeout(self.way.timeout, Box::pin(Agent::new(options))).await {
+            Ok(Ok(agent)) => return Ok(agent),
+            Ok(Err(error)) => format!("no connection to Couchbase: {error}"),
+            Err(_) => format!("no connection to Couchbase within CONNECT_COUCHBASE_TIMEOUT={:?}", self.way.timeout),
+        };
+        // The client tries for ever and never says why: a wrong password looks like a cluster that is down. Look ourselves.
+        Box::pin(probe::look(&self.way, &[])).await?;
+        Err(SinkError::transient("connection", problem))
+    }
+}
+
+/// Tries again at once what passes soon, and gives the rest back: the core waits longer, and says why.
+#[derive(Debug)]
+pub struct Briefly;
+
+impl RetryStrategy for Briefly {
+    fn retry_after(&self, request: &RetryRequest, reason: &RetryReason) -> Option<RetryAction> {
+        const MOST: u32 = 6;
+        let attempts = request.retry_attempts();
+        let may = reason.allows_non_idempotent_retry() && attempts < MOST;
+        may.then(|| RetryAction::new(Duration::from_millis(4 << attempts)))
+    }
+}

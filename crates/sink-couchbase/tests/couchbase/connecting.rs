@@ -1,0 +1,121 @@
+//! What `check` tells, and that nothing waits for ever.
+
+use std::time::Duration;
+
+use connect_core::{Sink, SinkError};
+use couchbase_test_server::{Action, Fault};
+use couchbase_test_server::{Certificates, Options, Server, opcode, status};
+
+use crate::support::*;
+
+async fn check(server: &Server, pairs: &[(&str, &str)]) -> Result<(), SinkError> {
+    let sink = sink(server, pairs);
+    tokio::time::timeout(Duration::from_secs(30), sink.check()).await.expect("check is bounded")
+}
+
+async fn fatal(server: &Server, pairs: &[(&str, &str)]) -> String {
+    match check(server, pairs).await {
+        Err(SinkError::Fatal(message)) => message,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_names_what_is_missing() {
+    let server = Server::start(Options::default()).await.unwrap();
+    server.create_collection("shop", "orders");
+    check(&server, &[]).await.unwrap();
+    check(&server, &[("GUARD", "off"), ("SCOPE", "shop"), ("COLLECTION", "orders")]).await.unwrap();
+    assert_eq!(server.documents("shop", "orders").len(), 0, "check changes nothing");
+    let message = fatal(&server, &[("PASSWORD", "hunter2")]).await;
+    assert!(message.contains("CONNECT_COUCHBASE_PASSWORD") && !message.contains("hunter2"), "{message}");
+    assert!(fatal(&server, &[("USERNAME", "nobody")]).await.contains("CONNECT_COUCHBASE_USERNAME"));
+    assert!(fatal(&server, &[("BUCKET", "none")]).await.contains("no bucket none"));
+    assert!(fatal(&server, &[("SCOPE", "none")]).await.contains("no collection none._default"));
+    assert!(fatal(&server, &[("SCOPE", "shop"), ("COLLECTION", "none")]).await.contains("no collection shop.none"));
+    assert!(fatal(&server, &[("COLLECTIONS", "t=shop.gone")]).await.contains("no collection shop.gone"));
+    server.inject(Fault::new(Action::Answer(status::NO_ACCESS)).on(opcode::MUTATE_IN));
+    assert!(fatal(&server, &[]).await.contains("bucket_full_access"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_is_down_or_silent_is_transient() {
+    let down = sink_to("couchbase://127.0.0.1:1");
+    assert!(matches!(down.check().await, Err(SinkError::Transient { reason: "connection", .. })));
+    // It takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = sink_to(&format!("couchbase://{}", silent.local_addr().unwrap()));
+    assert!(matches!(silent.check().await, Err(SinkError::Transient { .. })));
+}
+
+fn sink_to(url: &str) -> sink_couchbase::CouchbaseSink {
+    use connect_core::config::Section;
+    let pairs = [
+        ("CONNECT_COUCHBASE_URL", url),
+        ("CONNECT_COUCHBASE_USERNAME", "u"),
+        ("CONNECT_COUCHBASE_PASSWORD", "p"),
+        ("CONNECT_COUCHBASE_BUCKET", "b"),
+        ("CONNECT_COUCHBASE_TIMEOUT", "500ms"),
+    ];
+    sink_couchbase::CouchbaseSink::new(sink_couchbase::CouchbaseConfig::from_pairs(&pairs).unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writing_with_a_wrong_password_ends_too() {
+    let server = Server::start(Options::default()).await.unwrap();
+    let sink = sink(&server, &[("PASSWORD", "wrong"), ("TIMEOUT", "1s")]);
+    assert!(matches!(try_write(&sink, &[record(1, "k", "1")]).await, Err(SinkError::Fatal(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_collection_holds_up_its_own_records_only() {
+    let server = Server::start(Options::default()).await.unwrap();
+    let sink = sink(&server, &[("COLLECTION", "{value.c}"), ("TIMEOUT", "500ms")]);
+    let outcome = try_write(&sink, &[record(1, "a", r#"{"c":"none"}"#), record(2, "b", r#"{"c":"_default"}"#)]).await;
+    assert_eq!(outcome.unwrap().exceptions(), [(0, connect_core::Verdict::Retry)]);
+    assert!(body(&server, "b").is_some());
+    server.create_collection("_default", "none");
+    write_until_done(&sink, &[record(1, "a", r#"{"c":"none"}"#)]).await;
+    assert_eq!(server.documents("_default", "none").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_seed_is_passed_over() {
+    let server = Server::start(Options::default()).await.unwrap();
+    let url = server.url().replace("couchbase://", "couchbase://127.0.0.1:1,");
+    check(&server, &[("URL", &url)]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_with_a_private_authority_and_with_a_client_certificate() {
+    let certificates = Certificates::generate().unwrap();
+    let server = Server::start(Options { tls: Some(certificates.clone()), ..Options::default() }).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let authority = file("ca.pem", &certificates.authority);
+    let with_password = sink(&server, &[("CA_FILE", &authority)]);
+    with_password.check().await.unwrap();
+    assert_eq!(write_one(&with_password, record(1, "k", "1")).await, None);
+
+    let (cert, key) = (file("cert.pem", &certificates.client), file("key.pem", &certificates.client_key));
+    let url = server.url();
+    let pairs = [
+        ("CONNECT_COUCHBASE_URL", url.as_str()),
+        ("CONNECT_COUCHBASE_BUCKET", "default"),
+        ("CONNECT_COUCHBASE_CA_FILE", &authority),
+        ("CONNECT_COUCHBASE_CERT_FILE", &cert),
+        ("CONNECT_COUCHBASE_KEY_FILE", &key),
+    ];
+    let config = <sink_couchbase::CouchbaseConfig as connect_core::config::Section>::from_pairs(&pairs).unwrap();
+    let with_certificate = sink_couchbase::CouchbaseSink::new(config).unwrap();
+    with_certificate.check().await.unwrap();
+    assert_eq!(write_one(&with_certificate, record(2, "k", "2")).await, None);
+
+    let stranger = file("other.pem", &Certificates::generate().unwrap().authority);
+    let error = check(&server, &[("CA_FILE", &stranger), ("TIMEOUT", "1s")]).await.unwrap_err();
+    assert!(matches!(&error, SinkError::Transient { message, .. } if message.contains("127.0.0.1")), "{error:?}");
+}

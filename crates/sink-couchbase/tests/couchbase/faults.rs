@@ -1,0 +1,162 @@
+//! Each status that may pass and each that does not, cut connections, restarts, moved vbuckets.
+
+use std::time::Duration;
+
+use connect_core::{Record, SinkError};
+use couchbase_test_server::{Action, Fault, Options, Server, opcode, status};
+use serde_json::json;
+
+use crate::support::*;
+
+const COUNTER: [(&str, &str); 3] = [("ACTION", "counter"), ("PATH", "n"), ("TIMEOUT", "500ms")];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_pass_is_tried_until_it_does() {
+    for status in [
+        status::LOCKED,
+        status::TEMPORARY,
+        status::BUSY,
+        status::OUT_OF_MEMORY,
+        status::INTERNAL,
+        status::SYNC_WRITE_IN_PROGRESS,
+        status::SYNC_WRITE_RECOMMIT,
+        status::SYNC_WRITE_AMBIGUOUS,
+        status::DURABILITY_IMPOSSIBLE,
+        status::RATE_LIMITED,
+        status::NOT_MY_VBUCKET,
+        status::UNKNOWN_COLLECTION,
+        status::AUTH_STALE,
+        status::INVALID,
+        0x7777,
+    ] {
+        let (server, sink) = start(&COUNTER).await;
+        assert_eq!(write_one(&sink, record(1, "k", "1")).await, None);
+        server.inject(Fault::new(Action::Answer(status)).times(9));
+        write_until_done(&sink, &[record(2, "k", "1"), record(3, "k", "1")]).await;
+        assert_eq!(body(&server, "k"), Some(json!({"n": 3})), "{status:#x}");
+    }
+}
+
+/// The reason is one that metrics and a person can use.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stays_is_named() {
+    for (status, reason) in [
+        (status::LOCKED, "locked"),
+        (status::TEMPORARY, "busy"),
+        (status::BUSY, "busy"),
+        (status::OUT_OF_MEMORY, "out_of_memory"),
+        (status::DURABILITY_IMPOSSIBLE, "durability"),
+        (status::SYNC_WRITE_AMBIGUOUS, "durability"),
+        (status::UNKNOWN_COLLECTION, "timeout"),
+    ] {
+        let (server, sink) = start(&[("TIMEOUT", "1500ms")]).await;
+        server.inject(Fault::new(Action::Answer(status)).times(u64::MAX));
+        match try_write(&sink, &[record(1, "k", "1")]).await {
+            Err(SinkError::Transient { reason: told, message }) => {
+                assert_eq!(told, reason, "{status:#x}: {message}");
+                assert!(!message.contains("\"k\""), "the key is not told: {message}");
+            }
+            other => panic!("{status:#x}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_person_must_change_is_fatal() {
+    for (status, part) in [
+        (status::NO_ACCESS, "bucket_full_access"),
+        (status::DURABILITY_INVALID, "CONNECT_COUCHBASE_DURABILITY"),
+        (status::NOT_SUPPORTED, "bucket of type Couchbase"),
+        (status::UNKNOWN_COMMAND, "bucket of type Couchbase"),
+    ] {
+        let (server, sink) = start(&[]).await;
+        server.inject(Fault::new(Action::Answer(status)));
+        let error = try_write(&sink, &[record(1, "k", "1")]).await.unwrap_err();
+        assert!(matches!(&error, SinkError::Fatal(message) if message.contains(part)), "{status:#x}: {error:?}");
+    }
+    let (server, sink) = start(&[]).await;
+    server.allow_system_xattrs(false);
+    let error = try_write(&sink, &[record(1, "k", "1")]).await.unwrap_err();
+    assert!(matches!(&error, SinkError::Fatal(message) if message.contains("bucket_full_access")), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_is_unknown_counts_once() {
+    for action in [Action::CutBefore, Action::CutAfter, Action::Swallow, Action::Mute, Action::Ambiguous] {
+        for pairs in [&COUNTER[..], &[("ACTION", "append"), ("PATH", "l"), ("TIMEOUT", "500ms")]] {
+            let (server, sink) = start(pairs).await;
+            assert_eq!(write_one(&sink, record(1, "k", "1")).await, None);
+            server.inject(Fault::new(action));
+            write_until_done(&sink, &[record(2, "k", "2"), record(3, "k", "3")]).await;
+            let expected = if pairs == &COUNTER[..] { json!({"n": 3}) } else { json!({"l": [1, 2, 3]}) };
+            assert_eq!(body(&server, "k"), Some(expected), "{action:?} {pairs:?}");
+            // And when it was the look at the document that went wrong.
+            server.inject(Fault::new(action).on(opcode::LOOKUP_IN));
+            write_until_done(&sink, &[record(4, "new", "2")]).await;
+            assert_eq!(mark(&server, "new"), Some(4));
+        }
+    }
+}
+
+/// Counters under a storm of every kind of fault, each n-th request another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn counters_are_exact_in_a_storm() {
+    let (server, sink) = start(&COUNTER).await;
+    let actions = [
+        Action::CutAfter,
+        Action::Answer(status::TEMPORARY),
+        Action::Ambiguous,
+        Action::CutBefore,
+        Action::Mute,
+        Action::Answer(status::OUT_OF_MEMORY),
+        Action::Late(Duration::from_millis(700)),
+    ];
+    for (index, action) in actions.into_iter().enumerate() {
+        server.inject(Fault::new(action).every(97 + 13 * index as u64).times(4));
+    }
+    for batch in 0..8_i64 {
+        let records: Vec<Record> =
+            (batch * 500..(batch + 1) * 500).map(|offset| record(offset, &format!("k{}", offset % 50), "1")).collect();
+        write_until_done(&sink, &records).await;
+    }
+    server.heal();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for key in 0..50 {
+        assert_eq!(body(&server, &format!("k{key}")), Some(json!({"n": 80})), "k{key}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_under_load_loses_and_doubles_nothing() {
+    let (server, sink) = start(&COUNTER).await;
+    write_until_done(&sink, &[record(0, "first", "1")]).await;
+    let records: Vec<Record> = (1..4_001).map(|offset| record(offset, &format!("k{}", offset % 40), "1")).collect();
+    let restarts = async {
+        for round in 1..=3 {
+            let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+            while server.requests(opcode::MUTATE_IN) < 500 * round && tokio::time::Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            server.stop().await;
+            server.resume().await.unwrap();
+        }
+    };
+    let (_, tries) = tokio::join!(restarts, write_until_done(&sink, &records));
+    assert!(tries > 1, "the load met a restart");
+    for key in 0..40 {
+        assert_eq!(body(&server, &format!("k{key}")), Some(json!({"n": 100})), "k{key}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn moved_vbuckets_are_followed() {
+    let server = Server::start(Options { nodes: 2, ..Options::default() }).await.unwrap();
+    let sink = sink(&server, &COUNTER);
+    for round in 0..4_i64 {
+        let records: Vec<Record> =
+            (round * 100..(round + 1) * 100).map(|offset| record(offset, &format!("k{}", offset % 20), "1")).collect();
+        write_until_done(&sink, &records).await;
+        server.move_vbuckets();
+    }
+    assert!((0..20).all(|key| body(&server, &format!("k{key}")) == Some(json!({"n": 20}))));
+}

@@ -1,0 +1,113 @@
+//! What the guard keeps out, and what it costs.
+
+use std::time::Duration;
+
+use connect_core::{Record, Verdict};
+use couchbase_test_server::{Action, Document, Fault, opcode};
+use serde_json::json;
+
+use crate::support::*;
+
+const COUNTER: [(&str, &str); 2] = [("ACTION", "counter"), ("PATH", "n")];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_seen_lately_costs_one_request() {
+    let (server, sink) = start(&[]).await;
+    for offset in 0..5 {
+        assert_eq!(write_one(&sink, record(offset, "k", "1")).await, None);
+    }
+    assert_eq!((server.requests(opcode::LOOKUP_IN), server.requests(opcode::MUTATE_IN)), (1, 5));
+    // One that was known to be deleted, too.
+    write_one(&sink, record(5, "k", None)).await;
+    write_one(&sink, record(6, "k", "1")).await;
+    assert_eq!((server.requests(opcode::LOOKUP_IN), server.requests(opcode::MUTATE_IN)), (1, 7));
+    assert_eq!(mark(&server, "k"), Some(6));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_counter_that_is_a_document_is_remembered_too() {
+    let (server, sink) = start(&[("ACTION", "counter")]).await;
+    for offset in 0..5 {
+        assert_eq!(write_one(&sink, record(offset, "k", "1")).await, None);
+    }
+    assert_eq!((server.requests(opcode::LOOKUP_IN), body(&server, "k")), (1, Some(json!(5))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_writer_is_noticed() {
+    let (server, sink) = start(&COUNTER).await;
+    assert_eq!(write_one(&sink, record(1, "k", "1")).await, None);
+    let document = server.document("k").unwrap();
+    server.put("k", Document { value: br#"{"n":100}"#.to_vec(), ..document });
+    assert_eq!(write_one(&sink, record(2, "k", "1")).await, None);
+    assert_eq!(body(&server, "k"), Some(json!({"n": 101})), "added to what the other one left");
+    assert_eq!(write_one(&sink, record(2, "k", "1")).await, Some(Verdict::Superseded));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_do_not_speak_for_each_other() {
+    let (server, sink) = start(&COUNTER).await;
+    let of = |partition, offset| Record { partition, ..record(offset, "k", "1") };
+    for (partition, offset, verdict) in [
+        (0, 100, None),
+        (1, 5, None),
+        (0, 100, Some(Verdict::Superseded)),
+        (1, 5, Some(Verdict::Superseded)),
+        (1, 6, None),
+    ] {
+        assert_eq!(write_one(&sink, of(partition, offset)).await, verdict, "{partition}@{offset}");
+    }
+    assert_eq!(body(&server, "k"), Some(json!({"n": 3})));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_made_anew_is_not_superseded_by_its_former_life() {
+    let (server, first) = start(&[]).await;
+    take_up(&first, 1).await;
+    assert_eq!(write_one(&first, record(1_000, "k", "1")).await, None);
+    let second = sink(&server, &[]);
+    take_up(&second, 2).await;
+    assert_eq!(write_one(&second, record(0, "k", "2")).await, None);
+    assert_eq!((body(&server, "k"), mark(&server, "k")), (Some(json!(2)), Some(0)));
+    assert_eq!(write_one(&second, record(0, "k", "2")).await, Some(Verdict::Superseded));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_request_changes_nothing() {
+    for pairs in [&[][..], &COUNTER[..], &[("ACTION", "append"), ("PATH", "l")][..]] {
+        let pairs = [pairs, &[("TIMEOUT", "300ms")]].concat();
+        let (server, sink) = start(&pairs).await;
+        assert_eq!(write_one(&sink, record(1, "k", "1")).await, None);
+        server.inject(Fault::new(Action::Late(Duration::from_millis(900))));
+        assert!(try_write(&sink, &[record(2, "k", "2")]).await.is_err(), "no answer in time");
+        write_until_done(&sink, &[record(2, "k", "2"), record(3, "k", "3")]).await;
+        let document = server.document("k").unwrap();
+        tokio::time::sleep(Duration::from_millis(1_000)).await;
+        assert_eq!(server.document("k").unwrap(), document, "{pairs:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_program_keeps_in_the_attribute_is_left_alone() {
+    let (server, sink) = start(&[]).await;
+    let xattrs = serde_json::from_value(json!({"_connect": {"t-0": "mine"}})).unwrap();
+    server.put("k", Document { value: b"{}".to_vec(), xattrs, ..Document::default() });
+    assert!(is_rejected(&write_one(&sink, record(1, "k", "1")).await, "no connector wrote"));
+    assert_eq!(body(&server, "k"), Some(json!({})));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_one_key_stay_in_order_and_keys_go_side_by_side() {
+    let (server, sink) = start(&[("ACTION", "append"), ("PATH", "l"), ("MAX_IN_FLIGHT", "64")]).await;
+    let records: Vec<Record> = (0..1_000)
+        .map(|offset| Record {
+            value: Some(offset.to_string().into()),
+            ..record(offset, &format!("k{}", offset % 7), None)
+        })
+        .collect();
+    assert!(write(&sink, &records).await.iter().all(Option::is_none));
+    for key in 0..7 {
+        let expected: Vec<i64> = (0..1_000).filter(|offset| offset % 7 == key).collect();
+        assert_eq!(body(&server, &format!("k{key}")), Some(json!({"l": expected})));
+    }
+}

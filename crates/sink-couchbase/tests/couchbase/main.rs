@@ -1,0 +1,8 @@
+//! The sink against the in-memory server.
+#![allow(clippy::unwrap_used, reason = "a helper of tests may fail the test")]
+
+mod actions;
+mod connecting;
+mod faults;
+mod guard;
+mod support;
