@@ -67,6 +67,8 @@ enum Services {
 enum Bench {
     /// sink-redis: a million records of 200 B, 4 partitions, 100,000 keys
     Redis,
+    /// sink-redis: size, memory, how fast it comes and goes
+    Footprint,
 }
 
 #[tokio::main]
@@ -98,6 +100,7 @@ async fn run(task: Task) -> Result<()> {
         Task::Services(Services::Down) => services::command::down().await,
         Task::Services(Services::Status) => services::command::status(),
         Task::Bench(Bench::Redis) => bench_redis().await,
+        Task::Bench(Bench::Footprint) => bench::footprint::redis().await,
         Task::Deploy { write } => deploy::run(write).await,
     }
 }

@@ -27,6 +27,8 @@ pub const JAVA: Package = Package { program: "java", package: "default-jre-headl
 pub const MAVEN: Package = Package { program: "mvn", package: "maven" };
 /// The Redis server.
 pub const REDIS_SERVER: Package = Package { program: "redis-server", package: "redis-server" };
+/// The C compiler for static binaries.
+pub const MUSL: Package = Package { program: "musl-gcc", package: "musl-tools" };
 /// `redis-cli` and `redis-benchmark`.
 pub const REDIS_TOOLS: Package = Package { program: "redis-cli", package: "redis-tools" };
 
