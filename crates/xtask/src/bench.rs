@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: how fast a connector is, beside what the machine could do at most in the same run.
 
+pub mod autoscaling;
 pub mod footprint;
 
 use std::{

@@ -69,6 +69,8 @@ enum Bench {
     Redis,
     /// sink-redis: size, memory, how fast it comes and goes
     Footprint,
+    /// sink-redis: processes of one group come and go with the lag, as KEDA's pods do
+    Autoscaling,
 }
 
 #[tokio::main]
@@ -100,6 +102,7 @@ async fn run(task: Task) -> Result<()> {
         Task::Services(Services::Down) => services::command::down().await,
         Task::Services(Services::Status) => services::command::status(),
         Task::Bench(Bench::Redis) => bench_redis().await,
+        Task::Bench(Bench::Autoscaling) => bench::autoscaling::redis().await,
         Task::Bench(Bench::Footprint) => bench::footprint::redis().await,
         Task::Deploy { write } => deploy::run(write).await,
     }
