@@ -1,6 +1,8 @@
 //! `cargo xtask bench`: how fast a connector is, beside what the machine could do at most in the same run.
 
+pub mod autoscaling;
 mod elasticsearch;
+pub mod footprint;
 
 use std::{
     path::Path,

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    process::{Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -16,7 +16,7 @@ use tokio::{
 use crate::{
     cargo::cargo,
     metrics::Metrics,
-    ports,
+    packages, ports,
     process::{self, Lifetime, Process},
 };
 
@@ -30,9 +30,30 @@ const DRAINED_WITHIN: Duration = Duration::from_secs(30);
 /// # Errors
 /// It doesn't compile; cargo has written why.
 pub fn build(package: &str, profile: &str) -> Result<PathBuf> {
-    let output = cargo()
-        .args(["build", "--package", package, "--bin", package])
-        .args(["--profile", profile])
+    run_cargo(package, cargo().args(["build", "--profile", profile]))
+}
+
+/// Builds the static binary that a container image holds, and says where it is.
+///
+/// # Errors
+/// The target for musl or its C compiler can't be installed, or it doesn't compile.
+pub fn build_static(package: &str) -> Result<PathBuf> {
+    packages::ensure(&[packages::MUSL])?;
+    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    let added = Command::new("rustup").args(["target", "add", &target]).status().context("can't run rustup")?;
+    if !added.success() {
+        bail!("the target can't be installed: rustup target add {target}");
+    }
+    let mut build = cargo();
+    build.args(["build", "--release", "--target", &target]);
+    // Parts of zstd and ring are C.
+    build.env(format!("CC_{}", target.replace('-', "_")), packages::MUSL.program);
+    run_cargo(package, &mut build)
+}
+
+fn run_cargo(package: &str, command: &mut Command) -> Result<PathBuf> {
+    let output = command
+        .args(["--package", package, "--bin", package])
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit())
         .output()

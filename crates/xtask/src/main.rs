@@ -78,6 +78,10 @@ enum Bench {
     Elasticsearch,
     /// sink-couchbase: 200,000 records of 200 B, beside a bare loop over the official crate
     Couchbase,
+    /// sink-redis: size, memory, how fast it comes and goes
+    Footprint,
+    /// sink-redis: processes of one group come and go with the lag, as KEDA's pods do
+    Autoscaling,
 }
 
 #[tokio::main]
@@ -119,14 +123,13 @@ async fn run(task: Task) -> Result<()> {
 
 /// The plain read is done by this program, and a slow limit would flatter the connector: so it is a release build too.
 async fn measure(bench: Bench) -> Result<()> {
-    if !cfg!(debug_assertions) {
-        return match bench {
-            Bench::Redis => bench::redis().await,
-            Bench::Elasticsearch => bench::elasticsearch().await,
-            Bench::Couchbase => bench_couchbase::couchbase().await,
-        };
-    }
     let store = match bench {
+        Bench::Redis if !cfg!(debug_assertions) => return bench::redis().await,
+        Bench::Elasticsearch if !cfg!(debug_assertions) => return bench::elasticsearch().await,
+        Bench::Couchbase if !cfg!(debug_assertions) => return bench_couchbase::couchbase().await,
+        // These two measure other programs, so it matters little how this one is built.
+        Bench::Autoscaling => return bench::autoscaling::redis().await,
+        Bench::Footprint => return bench::footprint::redis().await,
         Bench::Redis => "redis",
         Bench::Elasticsearch => "elasticsearch",
         Bench::Couchbase => "couchbase",

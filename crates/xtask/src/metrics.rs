@@ -43,6 +43,11 @@ impl Metrics {
             .sum()
     }
 
+    /// Whether there is a sample of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.samples.iter().any(|sample| sample.name == name)
+    }
+
     /// Records read from Kafka.
     pub fn read(&self) -> u64 {
         self.sum("connect_records_read_total", &[]) as u64
@@ -124,6 +129,7 @@ connect_in_flight_bytes 1024
         assert_eq!(metrics.sum("connect_records_total", &[("topic", r#"a "} \ b"#)]), 3.0);
         assert_eq!(metrics.sum("connect_in_flight_bytes", &[]), 1024.0);
         assert_eq!(metrics.sum("connect_nothing", &[]), 0.0);
+        assert!(metrics.has("connect_in_flight_bytes") && !metrics.has("connect_nothing"));
         assert_eq!((metrics.read(), metrics.written()), (68, 65));
     }
 

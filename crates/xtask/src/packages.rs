@@ -31,6 +31,8 @@ pub const PYTHON: Package = Package { program: "python3", package: "python3" };
 pub const PIP: Package = Package { program: "pip3", package: "python3-pip" };
 /// The Redis server.
 pub const REDIS_SERVER: Package = Package { program: "redis-server", package: "redis-server" };
+/// The C compiler for static binaries.
+pub const MUSL: Package = Package { program: "musl-gcc", package: "musl-tools" };
 /// `redis-cli` and `redis-benchmark`.
 pub const REDIS_TOOLS: Package = Package { program: "redis-cli", package: "redis-tools" };
 

@@ -56,6 +56,24 @@ pub async fn count(client: &Client, prefix: &str) -> Result<usize> {
     Ok(keys.len())
 }
 
+/// How many keys there are.
+///
+/// # Errors
+/// The server doesn't answer.
+pub async fn size(client: &Client) -> Result<u64> {
+    Ok(client.custom(fred::cmd!("DBSIZE"), Vec::<String>::new()).await?)
+}
+
+/// The sum of the offsets in a connector's hash of them. Its other fields are no numbers.
+///
+/// # Errors
+/// The server doesn't answer.
+pub async fn offsets(client: &Client, hash: &str) -> Result<u64> {
+    let values: Vec<String> = client.custom(fred::cmd!("HVALS"), vec![hash]).await?;
+    let offset = |value: &String| value.split('@').next()?.parse::<u64>().ok();
+    Ok(values.iter().filter_map(offset).sum())
+}
+
 /// Removes everything.
 ///
 /// # Errors

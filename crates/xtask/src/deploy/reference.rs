@@ -5,8 +5,6 @@ use anyhow::{Context, Result, bail};
 
 /// The stores that there are connectors for. While one has no chapter yet, its section takes anything.
 pub const STORES: [&str; 3] = ["redis", "elasticsearch", "couchbase"];
-/// Variables of groups and shards, which are on their way.
-const COMING: [&str; 3] = ["CONNECT_SHARD", "CONNECT_KAFKA_ASSIGNMENT", "CONNECT_KAFKA_INSTANCE_ID"];
 
 /// A chapter of the document: the variables of one section.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +70,7 @@ pub fn read(document: &str) -> Result<Vec<Chapter>> {
 pub fn is_known(chapters: &[Chapter], name: &str) -> bool {
     let of_store =
         |store: &&str| name.strip_prefix("CONNECT_").is_some_and(|rest| rest.starts_with(&store.to_uppercase()));
-    if STORES.iter().any(|store| of_store(store) && chapter(chapters, store).is_none()) || COMING.contains(&name) {
+    if STORES.iter().any(|store| of_store(store) && chapter(chapters, store).is_none()) {
         return true;
     }
     let mut variables = chapters.iter().flat_map(|chapter| &chapter.variables);
