@@ -1,7 +1,7 @@
 //! `cargo xtask demo`: the main job, on a machine where nothing is set up.
 
-mod elasticsearch;
 pub mod couchbase;
+mod elasticsearch;
 mod live;
 mod once;
 mod stage;

@@ -1,8 +1,8 @@
 //! Real servers on loopback: where they come from, how they are started, when they are ready, how they stop.
 
 pub mod command;
-pub mod elasticsearch;
 pub mod couchbase;
+pub mod elasticsearch;
 pub mod kafka;
 pub mod opensearch;
 pub mod redis;
@@ -10,8 +10,8 @@ pub mod server;
 pub mod shared;
 pub mod state;
 
-pub use elasticsearch::{Elasticsearch, ElasticsearchOptions};
 pub use couchbase::{Couchbase, CouchbaseOptions};
+pub use elasticsearch::{Elasticsearch, ElasticsearchOptions};
 pub use kafka::{Kafka, KafkaOptions};
 pub use opensearch::OpenSearch;
 pub use redis::{Redis, RedisOptions, Tls};

@@ -8,8 +8,8 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
-    elasticsearch::{Elasticsearch, ElasticsearchOptions},
     couchbase::{Couchbase, CouchbaseOptions},
+    elasticsearch::{Elasticsearch, ElasticsearchOptions},
     kafka::{Kafka, KafkaOptions},
     redis::{Redis, RedisOptions},
     server::STOP_WITHIN,
