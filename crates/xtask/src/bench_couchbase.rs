@@ -4,7 +4,6 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
     time::{Duration, Instant},
 };
 
@@ -98,8 +97,7 @@ pub async fn couchbase() -> Result<()> {
 }
 
 fn build_bare_loop() -> Result<PathBuf> {
-    let status = Command::new(cargo())
-        .current_dir(paths::workspace())
+    let status = cargo()
         .args(["build", "--release", "--package", "sink-couchbase", "--example", "bare_loop"])
         .status()
         .context("can't run cargo")?;
