@@ -1,7 +1,9 @@
 //! The connection to the cluster, made when it is first needed. The client keeps it up from then on: it follows moved
-//! vbuckets and connects again to nodes that come back.
+//! vbuckets and connects again to nodes that come back. One that goes on failing all the same is thrown away for a new one,
+//! which also finds out why: a password that was changed, a bucket that is gone.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use connect_core::SinkError;
@@ -12,8 +14,9 @@ use couchbase_core::authenticator::{Authenticator, CertificateAuthenticator, Pas
 use couchbase_core::options::agent::{AgentOptions, KvConfig, SeedConfig};
 use couchbase_core::retry::{RetryAction, RetryReason, RetryRequest, RetryStrategy};
 use rustls::ClientConfig;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 use tokio::time::timeout;
+use tracing::info;
 
 use crate::config::CouchbaseConfig;
 use crate::op::Keyspace;
@@ -62,24 +65,52 @@ impl Way {
     }
 }
 
+/// Writes that failed whole, one after the other, before the client is given up.
+const MOST_FAILURES: u32 = 3;
+
 /// One client for all partitions.
 pub struct Connection {
     way: Way,
-    agent: OnceCell<Agent>,
+    agent: Mutex<Option<Arc<Agent>>>,
+    failures: AtomicU32,
 }
 
 impl Connection {
     /// Goes this way when it is needed.
     pub fn new(way: Way) -> Self {
-        Self { way, agent: OnceCell::new() }
+        Self { way, agent: Mutex::default(), failures: AtomicU32::new(0) }
     }
 
     /// The connected client.
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn agent(&self) -> Result<&Agent, SinkError> {
-        self.agent.get_or_try_init(|| self.connect()).await
+    pub async fn agent(&self) -> Result<Arc<Agent>, SinkError> {
+        let mut agent = self.agent.lock().await;
+        if let Some(agent) = &*agent {
+            return Ok(Arc::clone(agent));
+        }
+        let connected = Arc::new(self.connect().await?);
+        *agent = Some(Arc::clone(&connected));
+        Ok(connected)
+    }
+
+    /// Something was answered.
+    pub fn works(&self) {
+        self.failures.store(0, Relaxed);
+    }
+
+    /// Nothing was answered. When it happens again and again the client is given up.
+    pub async fn fails(&self, agent: &Arc<Agent>) {
+        if self.failures.fetch_add(1, Relaxed) + 1 < MOST_FAILURES {
+            return;
+        }
+        let mut current = self.agent.lock().await;
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, agent)) {
+            info!("the client gets no answers: connecting anew");
+            *current = None;
+            self.works();
+        }
     }
 
     /// Looks at user, bucket and collections, one by one.

@@ -200,6 +200,7 @@ fn check_id(id: &[u8]) -> Result<(), Rejection> {
         length if length > LONGEST_ID => {
             Err(Rejection::new(format!("the document's id has {length} bytes; Couchbase takes up to {LONGEST_ID}")))
         }
+        _ if std::str::from_utf8(id).is_err() => Err(Rejection::new("the document's id is not UTF-8")),
         _ => Ok(()),
     }
 }
@@ -258,6 +259,8 @@ pub(crate) mod tests {
         assert!(long(250).is_ok());
         assert!(long(251).unwrap_err().contains("251 bytes; Couchbase takes up to 250"));
         assert!(long(0).unwrap_err().contains("empty"));
+        let binary = Record { key: Some(bytes::Bytes::from_static(b"\xff")), ..record() };
+        assert!(prepare(&[], &binary).unwrap_err().contains("not UTF-8"));
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Sink for CouchbaseSink {
         let source = self.sources.of(&batch.source);
         let sequence = Sequence::new(&batch.items);
         let documents = stream::iter(sequence.heads.iter().copied())
-            .map(|head| self.write_document(agent, &batch.items, sequence.from(head), &source));
+            .map(|head| self.write_document(&agent, &batch.items, sequence.from(head), &source));
         let mut running = documents.buffer_unordered(self.most_in_flight);
         let mut outcome = Outcome::written();
         let mut failed: Option<SinkError> = None;
@@ -146,9 +146,17 @@ impl Sink for CouchbaseSink {
                 }
             }
         }
+        if settled > 0 {
+            self.connection.works();
+        }
         match failed {
             // Nothing moved, so the reason is told.
-            Some(error) if settled == 0 => Err(error),
+            Some(error) if settled == 0 => {
+                if matches!(error, SinkError::Transient { reason: "timeout" | "connection" | "no_node", .. }) {
+                    self.connection.fails(&agent).await;
+                }
+                Err(error)
+            }
             Some(error) => {
                 debug!(%error, partition = %batch.source, "a part of a batch is sent again");
                 Ok(outcome)
@@ -162,7 +170,7 @@ impl Sink for CouchbaseSink {
         self.connection.check(&keyspaces).await?;
         let agent = self.connection.agent().await?;
         for keyspace in &keyspaces {
-            self.writer.check_rights(agent, keyspace, self.guard).await?;
+            self.writer.check_rights(&agent, keyspace, self.guard).await?;
         }
         Ok(())
     }

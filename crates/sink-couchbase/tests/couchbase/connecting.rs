@@ -79,6 +79,19 @@ async fn an_unknown_collection_holds_up_its_own_records_only() {
     assert_eq!(server.documents("_default", "none").len(), 1);
 }
 
+/// The client would wait for ever for a node that comes back under another address.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_gets_no_answers_is_replaced() {
+    let server = Server::start(Options::default()).await.unwrap();
+    let sink = sink(&server, &[("TIMEOUT", "300ms")]);
+    write_until_done(&sink, &[record(1, "k", "1")]).await;
+    server.inject(Fault::new(Action::Swallow).times(3));
+    server.inject(Fault::new(Action::Swallow).on(opcode::LOOKUP_IN).times(3));
+    let hellos = server.requests(opcode::HELLO);
+    write_until_done(&sink, &[record(2, "k", "2")]).await;
+    assert!(server.requests(opcode::HELLO) > hellos, "a new connection was made");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_seed_is_passed_over() {
     let server = Server::start(Options::default()).await.unwrap();
