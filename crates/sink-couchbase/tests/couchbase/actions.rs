@@ -88,8 +88,10 @@ async fn replace_and_insert_mind_what_is_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_not_be_changed_is_rejected_and_stays() {
+    /// Settings, the document that is there, and the reason.
+    type Refused<'a> = (&'a [(&'a str, &'a str)], Option<&'a str>, &'a str);
     let no_create: [(&str, &str); 1] = [("CREATE", "false")];
-    let cases: &[(&[(&str, &str)], Option<&str>, &str)] = &[
+    let cases: &[Refused<'_>] = &[
         (&[("ACTION", "append"), ("PATH", "l")], Some("{\"l\":5}"), "of another type"),
         (&[("ACTION", "prepend"), ("PATH", "l")], Some("{\"l\":{}}"), "of another type"),
         (&[("ACTION", "counter"), ("PATH", "n")], Some("{\"n\":\"x\"}"), "of another type"),
