@@ -212,7 +212,8 @@ impl Sink for ElasticsearchSink {
         }
         self.prepare_cluster().await?;
         // The ranges still to be sent, the next one last.
-        let mut left = vec![0..items.len()];
+        let mut left = Vec::new();
+        left.push(0..items.len());
         let mut settled = 0;
         while let Some(range) = left.pop() {
             let fitting = bulk::fitting(&items[range.clone()], self.pace.bytes());

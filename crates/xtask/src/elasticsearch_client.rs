@@ -30,7 +30,7 @@ impl Client {
     /// # Errors
     /// The URL isn't one.
     pub fn new(url: &str) -> Result<Self> {
-        Self::build(url, |builder| Ok(builder))
+        Self::build(url, Ok)
     }
 
     /// A client with credentials that trusts one authority.

@@ -38,8 +38,8 @@ pub(super) fn home(version: &str) -> Result<PathBuf> {
     }
     fs::create_dir_all(home.join("plugins"))?;
     match version {
-        super::VERSION_8 => install.from_archive()?,
-        _ => install.from_artifacts()?,
+        super::VERSION_8 => install.unpack_archive()?,
+        _ => install.copy_artifacts()?,
     }
     install.entry_point()?;
     fs::write(&done, "").with_context(|| format!("can't write {}", done.display()))?;
@@ -53,7 +53,7 @@ struct Install<'a> {
 }
 
 impl Install<'_> {
-    fn from_archive(&self) -> Result<()> {
+    fn unpack_archive(&self) -> Result<()> {
         let artifact = format!("org.elasticsearch.distribution.integ-test-zip:elasticsearch:{}:zip", self.version);
         maven::copy(&artifact, self.directory)?;
         let name = format!("elasticsearch-{}", self.version);
@@ -73,7 +73,7 @@ impl Install<'_> {
         Ok(())
     }
 
-    fn from_artifacts(&self) -> Result<()> {
+    fn copy_artifacts(&self) -> Result<()> {
         let lib = self.home.join("lib");
         self.part("org.elasticsearch", "elasticsearch", self.version, &lib)?;
         self.module("transport-netty4", &[])?;
