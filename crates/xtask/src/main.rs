@@ -92,8 +92,9 @@ async fn main() -> ExitCode {
         Task::Demo { store: Store::Couchbase, once: false, rate } => demo::couchbase::live(rate).await,
         // Dropping a task stops what it has started.
         task => tokio::select! {
-            result = run(task) => result,
+            biased;
             _ = interrupted() => Err(anyhow!("interrupted")),
+            result = run(task) => result,
         },
     };
     match result {

@@ -25,8 +25,10 @@ const TICK: Duration = Duration::from_millis(50);
 pub async fn run(rate: u32) -> Result<()> {
     let mut interrupt = pin!(interrupted());
     let mut stage = tokio::select! {
-        stage = Stage::set_up(USERS) => stage?,
+        // First, because the set-up begins with work that doesn't let go of the thread.
+        biased;
         _ = &mut interrupt => return Ok(()),
+        stage = Stage::set_up(USERS) => stage?,
     };
     let mut view = View::new(&stage.title);
     tokio::select! {
@@ -35,6 +37,7 @@ pub async fn run(rate: u32) -> Result<()> {
     }
     println!("\nstopping: sink-redis finishes what it has in hand");
     stage.connector.drain().await?;
+    drop(stage);
     println!("sink-redis ended with exit code 0; Redis and Kafka are stopped");
     Ok(())
 }
