@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::member::{End, Member, Order, RETRY};
+use super::member::{End, Member, Order, RETRY, TOPICS_SOON};
 use super::{protocol, sticky};
 use crate::kafka::coordinator::text;
 use crate::kafka::error::KafkaError;
@@ -30,8 +30,6 @@ const HEARTBEAT: i16 = 4;
 const LEAVE_GROUP: i16 = 5;
 const PROTOCOL_TYPE: &str = "consumer";
 const ASSIGNOR: &str = "cooperative-sticky";
-/// How often topics are looked for that are missing.
-const TOPICS_SOON: Duration = Duration::from_secs(3);
 
 type Partitions = BTreeMap<String, BTreeSet<TopicPartition>>;
 
@@ -232,22 +230,9 @@ impl Classic<'_> {
     /// The topics that we read: the listed ones whether they exist or not, those of a pattern as they are now.
     async fn look_up_names(&mut self) -> Result<BTreeSet<String>, KafkaError> {
         let found = self.member.subscription.look_up(&self.member.cluster).await?;
-        let missing: Vec<&str> = self
-            .member
-            .subscription
-            .names()
-            .iter()
-            .filter(|name| !found.contains_key(*name))
-            .map(|name| &**name)
-            .collect();
-        if !missing.is_empty() {
-            warn!(
-                topics = missing.join(","),
-                "topics do not exist; create them or change CONNECT_KAFKA_TOPICS; looking again every {TOPICS_SOON:?}"
-            );
-        }
+        let missing = self.member.tell_missing(&found);
         self.topics_due =
-            Instant::now() + if missing.is_empty() { self.member.cluster.config().topics_refresh } else { TOPICS_SOON };
+            Instant::now() + if missing { TOPICS_SOON } else { self.member.cluster.config().topics_refresh };
         let listed = self.member.subscription.names().iter().map(ToString::to_string);
         Ok(listed.chain(found.keys().map(ToString::to_string)).collect())
     }

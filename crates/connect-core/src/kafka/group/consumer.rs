@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::member::{End, Member, Order, RETRY};
+use super::member::{End, Member, Order, RETRY, TOPICS_SOON};
 use crate::kafka::coordinator::text;
 use crate::kafka::error::KafkaError;
 use crate::kafka::wire::Purpose;
@@ -24,8 +24,6 @@ const HEARTBEAT: i16 = 1;
 const JOINING: i32 = 0;
 const LEAVING: i32 = -1;
 const LEAVING_FOR_A_WHILE: i32 = -2;
-/// How often topics are looked for that are missing.
-const TOPICS_SOON: Duration = Duration::from_secs(3);
 
 struct Consumer<'a> {
     member: &'a mut Member,
@@ -232,17 +230,10 @@ impl Consumer<'_> {
 
     async fn look_up_names(&mut self) -> Result<(), KafkaError> {
         let found = self.member.subscription.look_up(&self.member.cluster).await?;
-        let listed = self.member.subscription.names();
-        let missing: Vec<&str> = listed.iter().filter(|name| !found.contains_key(*name)).map(|name| &**name).collect();
-        if !missing.is_empty() {
-            warn!(
-                topics = missing.join(","),
-                "topics do not exist; create them or change CONNECT_KAFKA_TOPICS; looking again every {TOPICS_SOON:?}"
-            );
-        }
+        let missing = self.member.tell_missing(&found);
         self.topics_due =
-            Instant::now() + if missing.is_empty() { self.member.cluster.config().topics_refresh } else { TOPICS_SOON };
-        self.names = listed.iter().chain(found.keys()).cloned().collect();
+            Instant::now() + if missing { TOPICS_SOON } else { self.member.cluster.config().topics_refresh };
+        self.names = self.member.subscription.names().iter().chain(found.keys()).cloned().collect();
         for topic in found.values() {
             if let Some(id) = topic.id {
                 self.ids.retain(|_, name| *name != topic.name);

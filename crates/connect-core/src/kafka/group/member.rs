@@ -1,6 +1,6 @@
 //! What both group protocols have in common: what is ours, what is being given up, and whom to tell.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +20,9 @@ use crate::sink::Assigned;
 
 /// How soon what failed is tried again.
 pub(super) const RETRY: Duration = Duration::from_millis(500);
+
+/// How often topics are looked for that are missing.
+pub(super) const TOPICS_SOON: Duration = Duration::from_secs(3);
 
 /// What the membership's owner tells it.
 pub(super) enum Order {
@@ -59,22 +62,28 @@ impl Shared {
         (identity.member, identity.generation) = (member, generation);
     }
 
-    /// Commits what is ours, in the name that we have now.
+    /// Commits what is ours, in the name that we have now; what is not makes it an error, and the rest is committed all the same.
     pub async fn commit(&self, offsets: &[(TopicPartition, i64)]) -> Result<(), CommitError> {
         let (identity, ours): (Identity, Vec<_>) = {
             let state = self.state();
             let ours = offsets.iter().filter(|(partition, _)| state.owned.contains(partition)).cloned().collect();
             (state.identity.clone(), ours)
         };
-        if ours.len() < offsets.len() {
+        let foreign = ours.len() < offsets.len();
+        if !ours.is_empty() {
+            match self.coordinator.commit(&identity, &ours).await {
+                // The commit and the next generation crossed on their way.
+                Err(CommitError::Fenced(message)) if self.identity() != identity => {
+                    return Err(CommitError::Transient(message));
+                }
+                committed => committed?,
+            }
+        }
+        if foreign {
             let group = self.coordinator.group();
             return Err(CommitError::Fenced(format!("group {group}: some of the partitions are no longer ours")));
         }
-        match self.coordinator.commit(&identity, &ours).await {
-            // The commit and the next generation crossed on their way.
-            Err(CommitError::Fenced(message)) if self.identity() != identity => Err(CommitError::Transient(message)),
-            committed => committed,
-        }
+        Ok(())
     }
 }
 
@@ -91,6 +100,8 @@ pub(super) struct Member {
     /// Ours to be, once their committed offsets are known.
     arriving: BTreeSet<TopicPartition>,
     announced: bool,
+    /// Listed topics that do not exist, as last told.
+    missing: Vec<Arc<str>>,
     /// When the coordinator last counted us as alive.
     pub alive: Instant,
 }
@@ -119,6 +130,7 @@ impl Member {
             releasing: BTreeSet::new(),
             arriving: BTreeSet::new(),
             announced: false,
+            missing: Vec::new(),
             alive: Instant::now(),
         }
     }
@@ -199,6 +211,21 @@ impl Member {
     async fn topics_of(&self, partitions: &[TopicPartition]) -> Result<Vec<TopicMetadata>, KafkaError> {
         let names: BTreeSet<Arc<str>> = partitions.iter().map(|partition| Arc::clone(&partition.topic)).collect();
         self.cluster.topics(Some(&names.into_iter().collect::<Vec<_>>())).await
+    }
+
+    /// Tells which listed topics do not exist, once for as long as it stays so; says whether there are any.
+    pub fn tell_missing(&mut self, found: &BTreeMap<Arc<str>, TopicMetadata>) -> bool {
+        let listed = self.subscription.names().iter();
+        let missing: Vec<Arc<str>> = listed.filter(|name| !found.contains_key(*name)).cloned().collect();
+        if missing != self.missing && !missing.is_empty() {
+            let topics = missing.join(",");
+            warn!(
+                topics,
+                "topics do not exist; create them or change CONNECT_KAFKA_TOPICS; looking for them every {TOPICS_SOON:?}"
+            );
+        }
+        self.missing = missing;
+        !self.missing.is_empty()
     }
 
     /// Our process has given these up.
