@@ -31,11 +31,11 @@ use report::Run;
 /// Runs every check, one after the other, and tells what was found. Never panics by itself: see [`Report::assert`].
 pub async fn conformance<H: Harness>(harness: &H) -> Report {
     let mut run = Run::new(harness.promises());
-    basics::run(&mut run, harness).await;
-    rejections::run(&mut run, harness).await;
-    replays::run(&mut run, harness).await;
-    offsets::run(&mut run, harness).await;
-    restarts::run(&mut run, harness).await;
-    faults::run(&mut run, harness).await;
+    Box::pin(basics::run(&mut run, harness)).await;
+    Box::pin(rejections::run(&mut run, harness)).await;
+    Box::pin(replays::run(&mut run, harness)).await;
+    Box::pin(offsets::run(&mut run, harness)).await;
+    Box::pin(restarts::run(&mut run, harness)).await;
+    Box::pin(faults::run(&mut run, harness)).await;
     run.report()
 }

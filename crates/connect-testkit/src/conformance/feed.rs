@@ -83,8 +83,17 @@ impl<'a, H: Harness> Process<'a, H> {
         Ok(process)
     }
 
-    /// Asks the store where to go on; 0 where it doesn't say.
+    /// Takes the partition up where the store says, at 0 where it doesn't.
     pub(super) async fn take_up(&mut self) -> Result<Resume, Obstacle> {
+        let resume = self.ask().await?;
+        if self.sink.atomic() && self.expected.is_none() {
+            self.write_batch(self.batch(&[], self.position).0).await?;
+        }
+        Ok(resume)
+    }
+
+    /// Asks the store where to go on.
+    async fn ask(&mut self) -> Result<Resume, Obstacle> {
         let assigned = assigned();
         let deadline = Instant::now() + PATIENCE;
         let resume = loop {
@@ -99,9 +108,6 @@ impl<'a, H: Harness> Process<'a, H> {
             Resume::At(offset) => (offset, Some(offset)),
             Resume::Empty | Resume::NotKept => (0, None),
         };
-        if self.sink.atomic() && self.expected.is_none() {
-            self.write_batch(self.batch(&[], self.position).0).await?;
-        }
         Ok(resume)
     }
 
@@ -160,7 +166,7 @@ impl<'a, H: Harness> Process<'a, H> {
                     }
                 }
                 Err(SinkError::OutOfStep { .. }) => {
-                    let Resume::At(offset) = Box::pin(self.take_up()).await? else {
+                    let Resume::At(offset) = self.ask().await? else {
                         return Err(failed("write said OutOfStep, and resume names no offset".to_owned()));
                     };
                     if offset < batch.first {

@@ -97,7 +97,9 @@ impl<'a> Run<'a> {
 
     /// Makes a check that every sink must pass.
     pub(super) async fn must(&mut self, name: &'static str, check: impl Future<Output = Checked>) {
-        let finding = match timeout(LONGEST, AssertUnwindSafe(check).catch_unwind()).await {
+        // Clients have large futures, and all checks together would not fit a test's stack.
+        let check = AssertUnwindSafe(Box::pin(check)).catch_unwind();
+        let finding = match timeout(LONGEST, check).await {
             Ok(Ok(Ok(()))) => Finding::Passed,
             Ok(Ok(Err(Obstacle::NotPromised(why)))) => Finding::NotPromised(why.to_owned()),
             Ok(Ok(Err(Obstacle::Failed(message)))) => Finding::Failed(message),

@@ -5,6 +5,7 @@
 mod back_in_time;
 mod cluster;
 mod commands;
+mod conformance;
 mod core;
 mod expiry;
 mod failures;
