@@ -173,3 +173,82 @@ async fn a_replica_is_waited_for() {
     until_written(&sink, &next).await;
     assert_eq!(server.ask("GET a").await, "1");
 }
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_script_of_somebody_else_is_waited_for() {
+    let server = Server::start().await;
+    let sink = server.sink();
+    start(&sink).await;
+    server.ask("CONFIG SET busy-reply-threshold 20").await;
+    let port = server.redis.port().to_string();
+    let mut endless =
+        std::process::Command::new("redis-cli").args(["-p", &port, "EVAL", "while true do end", "0"]).spawn().unwrap();
+    let next = batch(&sink, Some(0), 0, &[record(0, "a", "1")]);
+    // Before the threshold it is answered, before the script begins it is even written.
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        assert!(tokio::time::Instant::now() < deadline);
+        match sink.write(&next).await {
+            Err(SinkError::Transient { reason: "busy", .. }) => break,
+            result => drop(result.unwrap()),
+        }
+    }
+    let killed = std::process::Command::new("redis-cli").args(["-p", &port, "SCRIPT", "KILL"]).output().unwrap();
+    assert!(killed.status.success());
+    endless.wait().unwrap();
+    until_written(&sink, &next).await;
+    assert_eq!(server.ask("GET a").await, "1");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_server_that_loads_its_data_is_waited_for() {
+    let server = Server::start_with(&["--enable-debug-command", "yes"]).await;
+    let sink = server.sink();
+    start(&sink).await;
+    server.ask("DEBUG POPULATE 2000 filler 1000").await;
+    server.ask("CONFIG SET key-load-delay 1000").await;
+    server.ask("CONFIG SET loading-process-events-interval-bytes 1024").await;
+    let port = server.redis.port().to_string();
+    let mut reload = std::process::Command::new("redis-cli").args(["-p", &port, "DEBUG", "RELOAD"]).spawn().unwrap();
+    let mut offset = 0;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        assert!(tokio::time::Instant::now() < deadline, "it never was loading");
+        let next = batch(&sink, Some(offset), offset, &[record(offset, "a", "1")]);
+        match sink.write(&next).await {
+            Err(SinkError::Transient { reason: "loading", .. }) => break,
+            Err(SinkError::Transient { .. }) => {}
+            result => {
+                result.unwrap();
+                offset += 1;
+            }
+        }
+    }
+    server.ask("CONFIG SET key-load-delay 0").await;
+    reload.wait().unwrap();
+    until_written(&sink, &batch(&sink, Some(offset), offset, &[record(offset, "a", "last")])).await;
+    assert_eq!(server.ask("GET a").await, "last");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_connection_reset_in_the_middle_repeats_nothing() {
+    use connect_testkit::proxy::{Fault, Proxy};
+    let server = Server::start().await;
+    let proxy = Proxy::start(([127, 0, 0, 1], server.redis.port()).into()).await.unwrap();
+    let sink = sink(&format!("redis://{}", proxy.address()), &[("CONNECT_REDIS_COMMAND", "rpush")]);
+    start(&sink).await;
+    let mut expected = Vec::new();
+    for (offset, fault) in (0..).zip([Fault::ResetOnRequest, Fault::ResetOnAnswer, Fault::CloseOnAnswer, Fault::Reset])
+    {
+        let next = batch(&sink, Some(offset), offset, &[record(offset, "l", offset.to_string())]);
+        proxy.set(fault);
+        transient(sink.write(&next).await);
+        proxy.set(Fault::None);
+        until_written(&sink, &next).await;
+        expected.push(offset.to_string());
+        assert_eq!(server.ask("LRANGE l 0 -1").await, expected.join(" "), "{fault:?}");
+    }
+}
