@@ -24,7 +24,7 @@ pub trait Harness: Sync {
     fn connect(&self, place: &Place) -> impl Future<Output = Result<Self::Sink, SinkError>> + Send;
 
     /// Everything that is stored at the place now: value by key, as the sink's reader would find it. Goes to the store directly,
-    /// not [through](Place::through) a proxy.
+    /// not through a proxy.
     fn dump(&self, place: &Place) -> impl Future<Output = Dump> + Send;
 
     /// What the sink promises beyond what every sink must.
