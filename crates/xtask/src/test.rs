@@ -40,7 +40,7 @@ pub async fn run(options: &Options) -> Result<()> {
     let versions: &[&str] =
         if options.nightly { &kafka::VERSIONS } else { &kafka::VERSIONS[kafka::VERSIONS.len() - 1..] };
     for version in versions {
-        system_tests(version, &options.filters).await?;
+        system_tests(version, options).await?;
     }
     println!("all passed in {:.1} s", begun.elapsed().as_secs_f64());
     Ok(())
@@ -104,7 +104,28 @@ async fn dependencies(install: bool) -> Result<()> {
     step("dependencies", &mut check).await
 }
 
-async fn system_tests(version: &str, filters: &[String]) -> Result<()> {
+/// The system tests of every run: Kafka, Redis and the connector between them. Those of Elasticsearch and Couchbase start
+/// servers that need minutes and gigabytes: they run with `--nightly`, and whenever a filter names one of them.
+const EVERY_RUN: [&str; 16] = [
+    "kafka_rskafka",
+    "kafka_source",
+    "kafka_group",
+    "services",
+    "redis",
+    "conformance",
+    "effectively_once",
+    "python_sdk",
+    "system_configuration",
+    "system_main_job",
+    "system_records",
+    "system_redis_faults",
+    "system_kafka_faults",
+    "system_drain",
+    "system_health",
+    "system_kill",
+];
+
+async fn system_tests(version: &str, options: &Options) -> Result<()> {
     let begun = Instant::now();
     let kafka = Kafka::start(KafkaOptions { version: Some(version.to_owned()), ..KafkaOptions::default() })
         .await
@@ -114,10 +135,15 @@ async fn system_tests(version: &str, filters: &[String]) -> Result<()> {
     done("servers", begun);
     // `--tests` leaves out the examples in the documentation that are marked `ignore`. One test at a time: they
     // start and kill servers of their own, and a machine that is busy with several is what makes tests flaky.
-    let mut tests = cargo_command(["test", "--workspace", "--tests", "--", "--ignored"]);
+    let mut tests = cargo_command(["test", "--workspace"]);
+    if options.nightly || !options.filters.is_empty() {
+        tests.arg("--tests");
+    } else {
+        tests.args(EVERY_RUN.iter().flat_map(|name| ["--test", name]));
+    }
     tests
-        .arg("--test-threads=1")
-        .args(filters)
+        .args(["--", "--ignored", "--test-threads=1"])
+        .args(&options.filters)
         .env(shared::KAFKA_VARIABLE, kafka.bootstrap())
         .env(shared::REDIS_VARIABLE, redis.url())
         .env(kafka::VERSION_VARIABLE, version);

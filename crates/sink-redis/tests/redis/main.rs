@@ -5,7 +5,6 @@
 mod back_in_time;
 mod cluster;
 mod commands;
-mod conformance;
 mod core;
 mod expiry;
 mod failures;
