@@ -39,6 +39,7 @@ impl Setting for RedisUrl {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
+        crate::tls::choose_provider();
         fred::types::config::Config::from_url(text).map_err(|error| error.details().to_owned())?;
         Ok(Self(text.to_owned()))
     }

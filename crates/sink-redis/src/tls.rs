@@ -9,6 +9,13 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::config::RedisConfig;
 
+/// Says that rustls works with ring, before fred makes a TLS connector of its own from a URL. rustls chooses by itself only
+/// where a build holds one provider, and another crate of the same build may bring a second one: then it panics.
+pub fn choose_provider() {
+    // Fails where one has been chosen before, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 /// The TLS settings of the client; `None` without TLS. `asked` is what the URL asks for.
 ///
 /// # Errors
