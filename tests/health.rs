@@ -13,7 +13,7 @@ fn partitions(metrics: &Metrics) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: cargo xtask test"]
 async fn a_process_more_than_there_are_partitions_is_ready_too() -> Result<()> {
-    let scene = Scene::new(BINARY, "spare", 1).await?;
+    let scene = Scene::new(BINARY, "spare", 1).await?.set("CONNECT_KAFKA_ASSIGNMENT", "group");
     let mut first = scene.connector()?;
     metrics_until(&mut first, "the first has the partition", |metrics| partitions(metrics) == 1).await?;
     let mut second = scene.connector()?;
