@@ -3,9 +3,6 @@
 
 use anyhow::{Context, Result, bail};
 
-/// The stores that there are connectors for. While one has no chapter yet, its section takes anything.
-pub const STORES: [&str; 3] = ["redis", "elasticsearch", "couchbase"];
-
 /// A chapter of the document: the variables of one section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chapter {
@@ -68,18 +65,8 @@ pub fn read(document: &str) -> Result<Vec<Chapter>> {
 
 /// Whether there is a variable, or a secret's file, of this name.
 pub fn is_known(chapters: &[Chapter], name: &str) -> bool {
-    let of_store =
-        |store: &&str| name.strip_prefix("CONNECT_").is_some_and(|rest| rest.starts_with(&store.to_uppercase()));
-    if STORES.iter().any(|store| of_store(store) && chapter(chapters, store).is_none()) {
-        return true;
-    }
     let mut variables = chapters.iter().flat_map(|chapter| &chapter.variables);
     variables.any(|variable| variable.name == name || variable.secret_file().as_deref() == Some(name))
-}
-
-/// The chapter of a section.
-pub fn chapter<'a>(chapters: &'a [Chapter], section: &str) -> Option<&'a Chapter> {
-    chapters.iter().find(|chapter| chapter.section.as_deref() == Some(section))
 }
 
 /// `| name | default | expected | meaning |`, where a bar within a cell is written `\|`.

@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 
-use super::reference::{Chapter, STORES, Variable, chapter};
+use super::reference::{Chapter, Variable};
 use crate::paths;
 
 /// Variables that the chart sets by itself, from `mode` and from the values: to set them beside it would contradict.
@@ -74,9 +74,6 @@ fn group(chapters: &[Chapter], describe: impl Fn(&Variable) -> Option<Value>) ->
                 all.insert(section.clone(), object(properties, &required));
             }
         }
-    }
-    for store in STORES.into_iter().filter(|store| chapter(chapters, store).is_none()) {
-        all.insert(store.to_owned(), json!({"type": "object"}));
     }
     object(all, &all_required)
 }
