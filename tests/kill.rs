@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
+use connect_testkit::dice::Dice;
 use system_tests::{Scene, metrics_until, record};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_sink-redis");
@@ -16,7 +17,8 @@ const KILLS: u32 = 20;
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: cargo xtask test"]
 async fn twenty_kills_over_200_000_records_lose_nothing() -> Result<()> {
-    let mut random = Random::from_environment();
+    let seed = seed();
+    let dice = Dice::new(seed);
     // A rate keeps the work going while it is killed: 200,000 records at this pace last longer than 20 lives.
     let scene = Scene::new(BINARY, "kill", PARTITIONS as i32).await?.set("CONNECT_RATE", "20000");
     let mut model = BTreeMap::new();
@@ -31,7 +33,7 @@ async fn twenty_kills_over_200_000_records_lose_nothing() -> Result<()> {
     for life in 0..KILLS {
         let mut connector = scene.connector()?;
         // Some lives end before anything is read, most in the middle of the work.
-        let after = random.below(600);
+        let after = dice.below(600);
         tokio::time::sleep(Duration::from_millis(after)).await;
         assert!(connector.process().exited()?.is_none(), "life {life} ended by itself: {}", scene.logged());
         connector.process().kill();
@@ -48,27 +50,15 @@ async fn twenty_kills_over_200_000_records_lose_nothing() -> Result<()> {
     let keys: Vec<_> = model.keys().cloned().collect();
     let values = xtask::redis_client::values(&store, &keys).await?;
     for ((key, expected), found) in model.iter().zip(values) {
-        assert_eq!(found.as_deref(), expected.as_deref().map(str::as_bytes), "{key}; seed {}", random.seed);
+        assert_eq!(found.as_deref(), expected.as_deref().map(str::as_bytes), "{key}; seed {seed}");
     }
     Ok(())
 }
 
-/// Random numbers that can be had again: the seed is printed, and taken from `SYSTEM_TEST_SEED`.
-struct Random {
-    seed: u64,
-    state: u64,
-}
-
-impl Random {
-    fn from_environment() -> Self {
-        let given = std::env::var("SYSTEM_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = given.unwrap_or_else(|| chrono::Utc::now().timestamp_micros() as u64);
-        println!("SYSTEM_TEST_SEED={seed}");
-        Self { seed, state: seed }
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.state >> 33) % limit
-    }
+/// The number of this run: printed, and taken from `SYSTEM_TEST_SEED` to run it again.
+fn seed() -> u64 {
+    let given = std::env::var("SYSTEM_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| chrono::Utc::now().timestamp_micros() as u64);
+    println!("SYSTEM_TEST_SEED={seed}");
+    seed
 }
