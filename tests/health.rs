@@ -1,8 +1,8 @@
 //! Health tells the truth: of a process too many, and of a store that hangs.
 
 use anyhow::Result;
+use connect_testkit::scrape::Metrics;
 use system_tests::{Scene, metrics_until, record, until};
-use xtask::metrics::Metrics;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_sink-redis");
 

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use chrono::Utc;
+use connect_testkit::scrape::Metrics;
 use rskafka::record::Record;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use xtask::connector::Connector;
 use xtask::kafka_client::{Producer, connect, create_topic};
-use xtask::metrics::Metrics;
 use xtask::services::{Redis, RedisOptions, shared};
 
 /// Long enough for a busy machine; a test that waits this long has failed.

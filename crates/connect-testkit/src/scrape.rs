@@ -32,14 +32,22 @@ impl Account {
 /// One scrape.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metrics {
-    samples: Vec<(String, BTreeMap<String, String>, f64)>,
+    samples: Vec<Sample>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Sample {
+    name: String,
+    labels: BTreeMap<String, String>,
+    value: f64,
 }
 
 impl Metrics {
     /// Asks the process that listens at `CONNECT_ADMIN_LISTEN` for its `/metrics`.
     ///
     /// # Errors
-    /// When it doesn't answer within ten seconds, or not with 200.
+    /// When it doesn't answer within ten seconds, not with 200, or with what isn't the text format of Prometheus. While nobody
+    /// listens there the kind is [`io::ErrorKind::ConnectionRefused`].
     pub async fn scrape(address: SocketAddr) -> io::Result<Self> {
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("{address} doesn't answer"));
         timeout(LIMIT, Self::get(address)).await.map_err(late)?
@@ -55,29 +63,52 @@ impl Metrics {
         if head.split(' ').nth(1) != Some("200") {
             return Err(io::Error::other(format!("{address}/metrics answers {head}")));
         }
-        Ok(Self::parse(body))
+        Self::parse(body)
     }
 
     /// Reads the text format of Prometheus.
-    pub fn parse(text: &str) -> Self {
-        let lines = text.lines().filter(|line| !line.starts_with('#'));
-        Self { samples: lines.filter_map(sample).collect() }
+    ///
+    /// # Errors
+    /// A line isn't of the format; it is quoted.
+    pub fn parse(text: &str) -> io::Result<Self> {
+        let strange = |line| io::Error::new(io::ErrorKind::InvalidData, format!("not a metric: {line}"));
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let samples = lines.map(|line| sample(line).ok_or_else(|| strange(line))).collect::<io::Result<_>>()?;
+        Ok(Self { samples })
     }
 
-    /// The sum of the samples of this name that have all of these labels; `None` when there are none.
-    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        let has = |found: &BTreeMap<String, String>| {
-            labels.iter().all(|(label, value)| found.get(*label).is_some_and(|found| found == value))
+    /// The sum of the samples of this name that have all of these labels; 0 when there are none.
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let has = |sample: &Sample| {
+            labels.iter().all(|(label, value)| sample.labels.get(*label).is_some_and(|found| found == value))
         };
-        let values =
-            self.samples.iter().filter(|(found, its, _)| found == name && has(its)).map(|(_, _, value)| *value);
-        values.reduce(|sum, value| sum + value)
+        self.samples.iter().filter(|sample| sample.name == name && has(sample)).map(|sample| sample.value).sum()
+    }
+
+    /// Whether there is a sample of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.samples.iter().any(|sample| sample.name == name)
+    }
+
+    /// Records read from Kafka, those read again included.
+    pub fn read(&self) -> u64 {
+        self.sum("connect_records_read_total", &[]) as u64
+    }
+
+    /// Records that are in the store.
+    pub fn written(&self) -> u64 {
+        self.sum("connect_records_total", &[("outcome", "written")]) as u64
+    }
+
+    /// Records that are still to be read.
+    pub fn lag(&self) -> u64 {
+        self.sum("connect_lag", &[]) as u64
     }
 
     /// The account of each partition.
     pub fn accounts(&self) -> BTreeMap<TopicPartition, Account> {
         let mut accounts = BTreeMap::<TopicPartition, Account>::new();
-        for (name, labels, value) in &self.samples {
+        for Sample { name, labels, value } in &self.samples {
             let number = labels.get("partition").and_then(|number| number.parse().ok());
             let (Some(topic), Some(number)) = (labels.get("topic"), number) else { continue };
             let partition = TopicPartition::new(topic.as_str(), number);
@@ -104,18 +135,80 @@ impl Metrics {
     }
 }
 
-/// `name{label="value",…} 1`; label values of ours hold neither commas nor quotes.
-fn sample(line: &str) -> Option<(String, BTreeMap<String, String>, f64)> {
-    let (left, value) = line.trim().rsplit_once(' ')?;
-    let (name, labels) = left.split_once('{').unwrap_or((left, ""));
-    let labels = labels.trim_end_matches('}').split(',').filter_map(|label| label.split_once('='));
-    let labels = labels.map(|(label, value)| (label.to_owned(), value.trim_matches('"').to_owned()));
-    Some((name.to_owned(), labels.collect(), value.parse().ok()?))
+/// `name{label="value",…} 1`, perhaps with a time stamp behind the value.
+fn sample(line: &str) -> Option<Sample> {
+    let (name, labels, rest) = match line.split_once('{') {
+        Some((name, rest)) => {
+            let (labels, rest) = labels(rest)?;
+            (name, labels, rest)
+        }
+        None => {
+            let (name, rest) = line.split_once(' ')?;
+            (name, BTreeMap::new(), rest)
+        }
+    };
+    let value = rest.split_whitespace().next()?.parse().ok()?;
+    Some(Sample { name: name.to_owned(), labels, value })
+}
+
+/// The labels up to the closing brace, and what follows it.
+fn labels(mut text: &str) -> Option<(BTreeMap<String, String>, &str)> {
+    let mut labels = BTreeMap::new();
+    loop {
+        text = text.trim_start_matches([',', ' ']);
+        if let Some(rest) = text.strip_prefix('}') {
+            return Some((labels, rest));
+        }
+        let (name, rest) = text.split_once("=\"")?;
+        let mut value = String::new();
+        let mut characters = rest.char_indices();
+        text = loop {
+            match characters.next()? {
+                (index, '"') => break &rest[index + 1..],
+                (_, '\\') => match characters.next()?.1 {
+                    'n' => value.push('\n'),
+                    other => value.push(other),
+                },
+                (_, other) => value.push(other),
+            }
+        };
+        labels.insert(name.to_owned(), value);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TEXT: &str = r#"
+# HELP connect_records_total Records by outcome
+# TYPE connect_records_total counter
+connect_records_total{topic="a",partition="0",outcome="written"} 10
+connect_records_total{topic="a",partition="1",outcome="written"} 5.5e1 1700000000000
+connect_records_total{outcome="filtered",topic="a \"} \\ b",partition="1"} 3
+connect_records_read_total{} 68
+connect_in_flight_bytes 1024
+"#;
+
+    #[test]
+    fn samples_are_summed_by_name_and_labels() {
+        let metrics = Metrics::parse(TEXT).unwrap();
+        assert_eq!(metrics.sum("connect_records_total", &[]), 68.0);
+        assert_eq!(metrics.sum("connect_records_total", &[("partition", "1")]), 58.0);
+        assert_eq!(metrics.sum("connect_records_total", &[("topic", r#"a "} \ b"#)]), 3.0);
+        assert_eq!(metrics.sum("connect_in_flight_bytes", &[]), 1024.0);
+        assert_eq!(metrics.sum("connect_nothing", &[]), 0.0);
+        assert!(metrics.has("connect_in_flight_bytes") && !metrics.has("connect_nothing"));
+        assert_eq!((metrics.read(), metrics.written()), (68, 65));
+    }
+
+    #[test]
+    fn what_is_no_metric_is_named() {
+        for line in ["connect", "a{b=\"c} 1", "a{b} 1", "a one", "a{b=\"c\"}"] {
+            let error = Metrics::parse(line).unwrap_err().to_string();
+            assert!(error.contains(line), "{error}");
+        }
+    }
 
     #[test]
     fn an_account_adds_up_or_is_named() {
@@ -123,12 +216,9 @@ mod tests {
         let written = "connect_records_total{topic=\"t\",partition=\"1\",outcome=\"written\"} 3\n";
         let filtered =
             "connect_records_total{topic=\"t\",partition=\"1\",outcome=\"filtered\"} 2\nconnect_partitions 1\n";
-        let whole = Metrics::parse(&format!("{read}{written}{filtered}"));
+        let whole = Metrics::parse(&format!("{read}{written}{filtered}")).unwrap();
         assert_eq!(whole.adds_up(), Ok(()));
-        assert_eq!(whole.sum("connect_records_total", &[("topic", "t")]), Some(5.0));
-        assert_eq!(whole.sum("connect_partitions", &[]), Some(1.0));
-        assert_eq!(whole.sum("connect_records_total", &[("topic", "other")]), None);
-        let part = Metrics::parse(&format!("{read}{written}"));
+        let part = Metrics::parse(&format!("{read}{written}")).unwrap();
         assert_eq!(part.accounts()[&TopicPartition::new("t", 1)].in_flight(), 2);
         assert!(part.adds_up().is_err_and(|error| error.contains("t-1")));
     }

@@ -1,58 +1,137 @@
 //! `cargo xtask bench`: how fast a connector is, beside what the machine could do at most in the same run.
+//!
+//! Here is what the benches share: the topic, one run of a connector over it, the median of several, and the last line of
+//! the output, which is for programs. What only one of them has is in its own file.
 
 pub mod autoscaling;
-mod elasticsearch;
+pub mod couchbase;
+pub mod elasticsearch;
 pub mod footprint;
+pub mod redis;
 
-use std::{
-    path::Path,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::{path::Path, time::Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use chrono::Utc;
 use serde::Serialize;
-use tokio::time::sleep;
+use serde_json::{Map, Value};
+use tempfile::NamedTempFile;
 
 use crate::{
-    connector::{self, Connector},
+    connector::Connector,
     events::Events,
     kafka_client::{self, Producer},
-    paths, proc, redis_client,
-    services::{Kafka, KafkaOptions, Redis, RedisOptions},
+    paths, proc,
+    services::Kafka,
 };
 
-pub use elasticsearch::elasticsearch;
-
-const RECORDS: u64 = 1_000_000;
-const KEYS: u64 = 100_000;
-const PARTITIONS: i32 = 4;
+/// Each figure is the median of so many rounds.
 const ROUNDS: usize = 3;
-const TOPIC: &str = "bench";
-/// Often enough for the figures, seldom enough not to slow the connector down.
-const POLL: Duration = Duration::from_millis(20);
-/// Without progress for this long the connector is stuck.
-const STUCK_AFTER: Duration = Duration::from_secs(60);
+const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
-/// What one round measured.
+/// A topic full of events, produced once and read by each run from its begin to its end.
 #[derive(Debug, Clone, Copy)]
-struct Round {
-    /// Records/s of a plain read of the topic.
-    read: f64,
-    /// Requests/s of redis-benchmark.
-    store: f64,
-    /// Records/s of the connector, from its start to the last record written.
-    connector: f64,
-    /// Seconds from the connector's start to the first record written.
-    start: f64,
-    /// CPU seconds of the connector for a million records.
-    cpu: f64,
-    /// Its peak resident memory in MiB.
-    memory: f64,
+struct Load {
+    topic: &'static str,
+    partitions: i32,
+    records: u64,
+    /// Over so many keys, those of one key in one partition.
+    keys: u64,
 }
 
-/// The last line of the output, for programs.
+impl Load {
+    fn events(&self) -> Events {
+        Events::new(1, self.keys, Utc::now())
+    }
+
+    async fn produce(&self, kafka: &Kafka) -> Result<()> {
+        let begun = Instant::now();
+        let client = kafka_client::connect(&kafka.bootstrap()).await?;
+        kafka_client::create_topic(&client, self.topic, self.partitions).await?;
+        let mut producer = Producer::new(&client, self.topic, self.partitions).await?;
+        let events = self.events();
+        for number in 0..self.records {
+            producer.send(events.user(number) as usize, events.record(number)).await?;
+        }
+        producer.finish().await?;
+        println!(
+            "produced {} records of {} B over {} keys in {:.1} s",
+            self.records,
+            events.value(0).len(),
+            self.keys,
+            begun.elapsed().as_secs_f64()
+        );
+        Ok(())
+    }
+
+    /// Lets a connector write the whole topic. The store has to be empty and `name` a new one, or there is nothing to do.
+    async fn run(&self, binary: &Path, name: &str, kafka: &Kafka, store: &[(&str, &str)]) -> Result<Run> {
+        let begun = Instant::now();
+        let (mut connector, _log) = start(binary, name, kafka, self.topic, store)?;
+        connector.wait_until_written(1).await?;
+        let start = begun.elapsed().as_secs_f64();
+        connector.wait_until_written(self.records).await?;
+        let seconds = begun.elapsed().as_secs_f64();
+        let pid = connector.process().pid();
+        let run = Run {
+            records_per_s: self.records as f64 / seconds,
+            start_s: start,
+            cpu_s_per_million: proc::cpu_seconds(pid)? * 1e6 / self.records as f64,
+            peak_rss_mib: proc::peak_memory(pid)? as f64 / MEBIBYTE,
+        };
+        connector.drain().await?;
+        Ok(run)
+    }
+}
+
+/// Starts a connector between a topic and the store that `store` names. Its log lasts as long as the second value.
+fn start(
+    binary: &Path,
+    name: &str,
+    kafka: &Kafka,
+    topic: &str,
+    store: &[(&str, &str)],
+) -> Result<(Connector, NamedTempFile)> {
+    let log = tempfile::Builder::new().prefix("bench-").suffix(".log").tempfile_in(paths::services())?;
+    let bootstrap = kafka.bootstrap();
+    let mut environment =
+        vec![("CONNECT_NAME", name), ("CONNECT_KAFKA_BROKERS", &bootstrap), ("CONNECT_KAFKA_TOPICS", topic)];
+    environment.extend(store);
+    Ok((Connector::start(binary, &environment, log.path())?, log))
+}
+
+/// What one run of a connector over a topic took.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    /// From the connector's start to the last record written.
+    records_per_s: f64,
+    /// From the connector's start to the first record written.
+    start_s: f64,
+    cpu_s_per_million: f64,
+    /// The most resident memory at once.
+    peak_rss_mib: f64,
+}
+
+impl Run {
+    /// Each figure's own median.
+    fn median(runs: &[Self]) -> Self {
+        Self {
+            records_per_s: median(runs, |run| run.records_per_s),
+            start_s: median(runs, |run| run.start_s),
+            cpu_s_per_million: median(runs, |run| run.cpu_s_per_million),
+            peak_rss_mib: median(runs, |run| run.peak_rss_mib),
+        }
+    }
+}
+
+/// The figure in the middle, the upper one of two.
+fn median<R>(rounds: &[R], figure: impl Fn(&R) -> f64) -> f64 {
+    let mut figures: Vec<f64> = rounds.iter().map(figure).collect();
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+/// The last line of the output. Its names are fixed, those of [`Report::more`] are each bench's own.
 #[derive(Debug, Serialize)]
 struct Report {
     sink: &'static str,
@@ -62,205 +141,62 @@ struct Report {
     cpu_s_per_million: f64,
     peak_rss_mib: f64,
     start_s: f64,
+    #[serde(flatten)]
+    more: Map<String, Value>,
 }
 
-/// Measures sink-redis.
-///
-/// # Errors
-/// The set-up failed, or the connector didn't write everything.
-pub async fn redis() -> Result<()> {
-    let binary = connector::build("sink-redis", "release")?;
-    println!("starting Kafka and Redis");
-    let kafka = Kafka::start(KafkaOptions::default()).await?;
-    let redis = Redis::start(RedisOptions { memory_only: true, ..RedisOptions::default() }).await?;
-    produce(&kafka, RECORDS).await?;
-    println!("round     plain read  redis-benchmark     sink-redis   start     CPU s   peak RSS");
-    println!("           records/s       requests/s      records/s       s   /million        MiB");
-    let mut rounds = Vec::new();
-    for number in 1..=ROUNDS {
-        let round = measure(number, &binary, &kafka, &redis).await?;
-        print(&number.to_string(), &round);
-        rounds.push(round);
-    }
-    let median = Round {
-        read: median(&rounds, |round| round.read),
-        store: median(&rounds, |round| round.store),
-        connector: median(&rounds, |round| round.connector),
-        start: median(&rounds, |round| round.start),
-        cpu: median(&rounds, |round| round.cpu),
-        memory: median(&rounds, |round| round.memory),
-    };
-    print("median", &median);
-    println!("{}", serde_json::to_string(&report("redis", &median))?);
-    Ok(())
-}
-
-async fn produce(kafka: &Kafka, records: u64) -> Result<()> {
-    let begun = Instant::now();
-    let client = kafka_client::connect(&kafka.bootstrap()).await?;
-    kafka_client::create_topic(&client, TOPIC, PARTITIONS).await?;
-    let mut producer = Producer::new(&client, TOPIC, PARTITIONS).await?;
-    let events = Events::new(1, KEYS, Utc::now());
-    for number in 0..records {
-        let partition = events.user(number) as usize;
-        producer.send(partition, events.record(number)).await?;
-    }
-    producer.finish().await?;
-    println!(
-        "produced {records} records of {} B over {KEYS} keys in {:.1} s",
-        events.value(0).len(),
-        begun.elapsed().as_secs_f64()
-    );
-    Ok(())
-}
-
-async fn measure(number: usize, binary: &Path, kafka: &Kafka, redis: &Redis) -> Result<Round> {
-    let read = plain_read(kafka).await?;
-    let store = redis_benchmark(redis)?;
-    // An empty store and a name of its own: each round begins at the first record.
-    redis_client::flush(&redis_client::connect(&redis.url()).await?).await?;
-    let log = tempfile::Builder::new().prefix("bench-sink-redis-").suffix(".log").tempfile_in(paths::services())?;
-    let begun = Instant::now();
-    let mut connector = Connector::start(
-        binary,
-        &[
-            ("CONNECT_NAME", &format!("bench-{number}")),
-            ("CONNECT_KAFKA_BROKERS", &kafka.bootstrap()),
-            ("CONNECT_KAFKA_TOPICS", TOPIC),
-            ("CONNECT_REDIS_URL", &redis.url()),
-        ],
-        log.path(),
-    )?;
-    wait_until_written(&mut connector, 1, RECORDS).await?;
-    let start = begun.elapsed().as_secs_f64();
-    wait_until_written(&mut connector, RECORDS, RECORDS).await?;
-    let seconds = begun.elapsed().as_secs_f64();
-    let pid = connector.process().pid();
-    let cpu = proc::cpu_seconds(pid)?;
-    let memory = proc::peak_memory(pid)?;
-    connector.drain().await?;
-    Ok(Round {
-        read,
-        store,
-        connector: RECORDS as f64 / seconds,
-        start,
-        cpu: cpu * 1e6 / RECORDS as f64,
-        memory: memory as f64 / f64::from(1 << 20),
-    })
-}
-
-/// Waits until `count` of all `records` are written.
-async fn wait_until_written(connector: &mut Connector, count: u64, records: u64) -> Result<()> {
-    let mut written = 0;
-    let mut progress = Instant::now();
-    loop {
-        let now = connector.metrics().await?.unwrap_or_default().written();
-        if now >= count {
-            return Ok(());
+impl Report {
+    /// Compares a run with what the machine could do at most.
+    fn new(sink: &'static str, run: &Run, limit_per_s: f64) -> Self {
+        Self {
+            sink,
+            records_per_s: run.records_per_s.round(),
+            limit_per_s: limit_per_s.round(),
+            ratio: rounded(run.records_per_s / limit_per_s),
+            cpu_s_per_million: rounded(run.cpu_s_per_million),
+            peak_rss_mib: rounded(run.peak_rss_mib),
+            start_s: rounded(run.start_s),
+            more: Map::new(),
         }
-        if now > written {
-            written = now;
-            progress = Instant::now();
-        }
-        if progress.elapsed() > STUCK_AFTER {
-            bail!(
-                "only {written} of {records} records were written and nothing more for {STUCK_AFTER:?}; {}",
-                connector.process().log_tail()
-            );
-        }
-        // The first record is waited for closely; a connector that starts has no work yet that this could disturb.
-        sleep(if count == 1 { POLL / 10 } else { POLL }).await;
+    }
+
+    /// Adds a figure of this bench's own.
+    fn with(mut self, name: &str, figure: f64) -> Self {
+        self.more.insert(name.to_owned(), rounded(figure).into());
+        self
+    }
+
+    fn print(&self) -> Result<()> {
+        println!("{}", serde_json::to_string(self)?);
+        Ok(())
     }
 }
 
-async fn plain_read(kafka: &Kafka) -> Result<f64> {
-    let begun = Instant::now();
-    let client = kafka_client::connect(&kafka.bootstrap()).await?;
-    let count = kafka_client::read_all(&client, TOPIC, PARTITIONS).await?;
-    if count != RECORDS {
-        bail!("the topic holds {count} records instead of {RECORDS}");
-    }
-    Ok(count as f64 / begun.elapsed().as_secs_f64())
-}
-
-fn redis_benchmark(redis: &Redis) -> Result<f64> {
-    let port = redis.port().to_string();
-    let requests = RECORDS.to_string();
-    let output = Command::new("redis-benchmark")
-        .args(["-p", &port, "-t", "set", "-P", "100", "-d", "200"])
-        // As many keys as the records have: without `-r` it sets one key over and over, which stays in the processor's cache
-        // and is two to three times as fast as any store of 100,000 keys can be.
-        .args(["-r", &KEYS.to_string()])
-        // Its default of 100,000 is over before it can be measured.
-        .args(["-n", &requests, "--csv"])
-        .output()
-        .context("can't run redis-benchmark")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    requests_per_second(&text).with_context(|| format!("redis-benchmark said {text:?}"))
-}
-
-/// From lines such as `"SET","704225.31","0.500",…`.
-fn requests_per_second(csv: &str) -> Option<f64> {
-    let line = csv.lines().find_map(|line| line.strip_prefix("\"SET\",\""))?;
-    line.split('"').next()?.parse().ok()
-}
-
-fn report(sink: &'static str, median: &Round) -> Report {
-    let limit = median.read.min(median.store);
-    Report {
-        sink,
-        records_per_s: median.connector.round(),
-        limit_per_s: limit.round(),
-        ratio: rounded(median.connector / limit, 3),
-        cpu_s_per_million: rounded(median.cpu, 3),
-        peak_rss_mib: rounded(median.memory, 1),
-        start_s: rounded(median.start, 3),
-    }
-}
-
-fn rounded(value: f64, digits: i32) -> f64 {
-    let factor = 10f64.powi(digits);
-    (value * factor).round() / factor
-}
-
-fn median<R>(rounds: &[R], figure: impl Fn(&R) -> f64) -> f64 {
-    let mut figures: Vec<f64> = rounds.iter().map(figure).collect();
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
-}
-
-fn print(name: &str, round: &Round) {
-    println!(
-        "{name:<6} {:>13.0} {:>16.0} {:>14.0} {:>7.3} {:>10.2} {:>10.1}",
-        round.read, round.store, round.connector, round.start, round.cpu, round.memory
-    );
+/// To three digits, or to none where they say nothing.
+fn rounded(value: f64) -> f64 {
+    if value.abs() >= 1_000.0 { value.round() } else { (value * 1_000.0).round() / 1_000.0 }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const RUN: Run =
+        Run { records_per_s: 630_000.0, start_s: 0.051_23, cpu_s_per_million: 0.876_54, peak_rss_mib: 39.9612 };
+
     #[test]
-    fn the_rate_is_found_in_what_redis_benchmark_says() {
-        let csv = "\"test\",\"rps\",\"avg_latency_ms\"\n\"SET\",\"704225.31\",\"0.500\"\n";
-        assert_eq!(requests_per_second(csv), Some(704_225.31));
-        assert_eq!(requests_per_second("Could not connect"), None);
+    fn the_names_of_the_report_are_fixed_and_a_bench_may_add_its_own() {
+        let line = |report| serde_json::to_string(&report).unwrap();
+        let common = r#"{"sink":"redis","records_per_s":630000.0,"limit_per_s":700000.0,"ratio":0.9,"cpu_s_per_million":0.877,"peak_rss_mib":39.961,"start_s":0.051"#;
+        assert_eq!(line(Report::new("redis", &RUN, 700_000.0)), format!("{common}}}"));
+        let more = Report::new("redis", &RUN, 700_000.0).with("guard_cost", 0.123_45).with("plain_per_s", 12_345.67);
+        assert_eq!(line(more), format!(r#"{common},"guard_cost":0.123,"plain_per_s":12346.0}}"#));
     }
 
     #[test]
-    fn the_report_compares_with_the_smaller_limit() {
-        let round = Round {
-            read: 2_000_000.0,
-            store: 700_000.0,
-            connector: 630_000.0,
-            start: 0.051_23,
-            cpu: 0.876_54,
-            memory: 39.96,
-        };
-        let line = serde_json::to_string(&report("redis", &round)).unwrap();
-        assert_eq!(
-            line,
-            r#"{"sink":"redis","records_per_s":630000.0,"limit_per_s":700000.0,"ratio":0.9,"cpu_s_per_million":0.877,"peak_rss_mib":40.0,"start_s":0.051}"#
-        );
+    fn each_figure_has_a_median_of_its_own() {
+        let runs = [3.0, 1.0, 2.0].map(|rate| Run { records_per_s: rate, start_s: 10.0 - rate, ..RUN });
+        let median = Run::median(&runs);
+        assert_eq!((median.records_per_s, median.start_s, median.peak_rss_mib), (2.0, 8.0, RUN.peak_rss_mib));
     }
 }

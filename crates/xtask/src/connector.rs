@@ -1,27 +1,33 @@
 //! A connector as a black box: its binary, its environment, its `/metrics`, its exit code.
 
 use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
+use connect_testkit::scrape::Metrics;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
     cargo::cargo,
-    metrics::Metrics,
     packages, ports,
     process::{self, Lifetime, Process},
 };
 
-/// A connector answers `/metrics` within this time or is stuck.
+/// A connector answers a probe within this time or is stuck.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How often a connector is asked what it has written: often enough for figures, seldom enough not to slow it down.
+const POLL: Duration = Duration::from_millis(20);
+/// Without progress for this long it is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
 /// The drain has a deadline of its own, 25 s unless set otherwise.
 const DRAINED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -73,7 +79,7 @@ fn run_cargo(package: &str, command: &mut Command) -> Result<PathBuf> {
 #[derive(Debug)]
 pub struct Connector {
     process: Process,
-    admin_port: u16,
+    admin: SocketAddr,
 }
 
 impl Connector {
@@ -82,15 +88,12 @@ impl Connector {
     /// # Errors
     /// The binary can't be run.
     pub fn start(binary: &Path, environment: &[(&str, &str)], log: &Path) -> Result<Self> {
-        let admin_port = ports::free()?;
+        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()?));
         let mut command = process::command(binary, Lifetime::Owned);
         // Nothing of the person's own environment can change what is run here.
-        command
-            .env_clear()
-            .envs(environment.iter().copied())
-            .env("CONNECT_ADMIN_LISTEN", format!("127.0.0.1:{admin_port}"));
+        command.env_clear().envs(environment.iter().copied()).env("CONNECT_ADMIN_LISTEN", admin.to_string());
         let name = binary.file_name().unwrap_or_default().to_string_lossy();
-        Ok(Self { process: Process::spawn_logged(name, command, log)?, admin_port })
+        Ok(Self { process: Process::spawn_logged(name, command, log)?, admin })
     }
 
     /// Its process.
@@ -106,16 +109,33 @@ impl Connector {
         if let Some(status) = self.process.exited()? {
             bail!("the connector ended ({status}); {}", self.process.log_tail());
         }
-        let Ok(stream) = TcpStream::connect(("127.0.0.1", self.admin_port)).await else {
-            return Ok(None);
-        };
-        let (status, body) = timeout(ANSWER_WITHIN, get(stream, "/metrics"))
-            .await
-            .context("the connector doesn't answer /metrics")??;
-        if status != 200 {
-            bail!("/metrics was answered with {status}");
+        match Metrics::scrape(self.admin).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(None),
+            metrics => Ok(Some(metrics.context("the connector doesn't say its metrics")?)),
         }
-        Metrics::parse(&body).map(Some)
+    }
+
+    /// Waits until it has written so many records since its start; its metrics then.
+    ///
+    /// # Errors
+    /// It has ended, or nothing more was written for a minute; the message has the end of its log.
+    pub async fn wait_until_written(&mut self, count: u64) -> Result<Metrics> {
+        let (mut written, mut progress) = (0, Instant::now());
+        loop {
+            let metrics = self.metrics().await?.unwrap_or_default();
+            if metrics.written() >= count {
+                return Ok(metrics);
+            }
+            if metrics.written() > written {
+                (written, progress) = (metrics.written(), Instant::now());
+            }
+            if progress.elapsed() > STUCK_AFTER {
+                let tail = self.process.log_tail();
+                bail!("only {written} of {count} records were written and nothing more for {STUCK_AFTER:?}; {tail}");
+            }
+            // The first record is waited for closely; a connector that starts has no work yet that this could disturb.
+            sleep(if written == 0 { POLL / 10 } else { POLL }).await;
+        }
     }
 
     /// The status of its answer to a probe: `/livez` or `/readyz`.
@@ -123,7 +143,7 @@ impl Connector {
     /// # Errors
     /// It doesn't listen or doesn't answer.
     pub async fn status(&self, path: &str) -> Result<u16> {
-        let stream = TcpStream::connect(("127.0.0.1", self.admin_port)).await?;
+        let stream = TcpStream::connect(self.admin).await?;
         let (status, _) = timeout(ANSWER_WITHIN, get(stream, path)).await.context("no answer to a probe")??;
         Ok(status)
     }

@@ -1,11 +1,15 @@
 //! `cargo xtask demo`: the main job, on a machine where nothing is set up.
 
-pub mod couchbase;
+mod couchbase;
 mod elasticsearch;
 mod live;
 mod once;
+mod redis;
 mod stage;
 
+pub use couchbase::Couchbase;
 pub use elasticsearch::run as elasticsearch;
 pub use live::run as live;
 pub use once::run as once;
+pub use redis::Redis;
+pub use stage::Store;

@@ -5,7 +5,6 @@
 
 pub mod archive;
 pub mod bench;
-pub mod bench_couchbase;
 pub mod cargo;
 pub mod certificates;
 pub mod connector;
@@ -18,7 +17,6 @@ pub mod java;
 pub mod kafka_client;
 pub mod lock;
 pub mod maven;
-pub mod metrics;
 pub mod packages;
 pub mod paths;
 pub mod ports;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Parser, Subcommand, ValueEnum};
-use xtask::{bench, bench_couchbase, cargo::cargo, demo, deploy, interrupt::interrupted, services, test};
+use xtask::{bench, cargo::cargo, demo, deploy, interrupt::interrupted, services, test};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's tasks; each does its own set-up")]
@@ -88,8 +88,8 @@ enum Bench {
 async fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         // The live demo waits for the interrupt itself, to let the connector drain.
-        Task::Demo { store: Store::Redis, once: false, rate } => demo::live(rate).await,
-        Task::Demo { store: Store::Couchbase, once: false, rate } => demo::couchbase::live(rate).await,
+        Task::Demo { store: Store::Redis, once: false, rate } => demo::live::<demo::Redis>(rate).await,
+        Task::Demo { store: Store::Couchbase, once: false, rate } => demo::live::<demo::Couchbase>(rate).await,
         // Dropping a task stops what it has started.
         task => tokio::select! {
             biased;
@@ -109,10 +109,10 @@ async fn main() -> ExitCode {
 async fn run(task: Task) -> Result<()> {
     match task {
         Task::Demo { store: Store::Elasticsearch, .. } => demo::elasticsearch().await,
-        Task::Demo { store: Store::Redis, once: true, .. } => demo::once().await,
-        Task::Demo { store: Store::Redis, rate, .. } => demo::live(rate).await,
-        Task::Demo { store: Store::Couchbase, once: true, .. } => demo::couchbase::once().await,
-        Task::Demo { store: Store::Couchbase, rate, .. } => demo::couchbase::live(rate).await,
+        Task::Demo { store: Store::Redis, once: true, .. } => demo::once::<demo::Redis>().await,
+        Task::Demo { store: Store::Redis, rate, .. } => demo::live::<demo::Redis>(rate).await,
+        Task::Demo { store: Store::Couchbase, once: true, .. } => demo::once::<demo::Couchbase>().await,
+        Task::Demo { store: Store::Couchbase, rate, .. } => demo::live::<demo::Couchbase>(rate).await,
         Task::Test { nightly, filters } => test::run(&test::Options { nightly, filters }).await,
         Task::Services(Services::Up { elasticsearch }) => services::command::up(elasticsearch).await,
         Task::Services(Services::Down) => services::command::down().await,
@@ -125,12 +125,12 @@ async fn run(task: Task) -> Result<()> {
 /// The plain read is done by this program, and a slow limit would flatter the connector: so it is a release build too.
 async fn measure(bench: Bench) -> Result<()> {
     let store = match bench {
-        Bench::Redis if !cfg!(debug_assertions) => return bench::redis().await,
-        Bench::Elasticsearch if !cfg!(debug_assertions) => return bench::elasticsearch().await,
-        Bench::Couchbase if !cfg!(debug_assertions) => return bench_couchbase::couchbase().await,
+        Bench::Redis if !cfg!(debug_assertions) => return bench::redis::run().await,
+        Bench::Elasticsearch if !cfg!(debug_assertions) => return bench::elasticsearch::run().await,
+        Bench::Couchbase if !cfg!(debug_assertions) => return bench::couchbase::run().await,
         // These two measure other programs, so it matters little how this one is built.
-        Bench::Autoscaling => return bench::autoscaling::redis().await,
-        Bench::Footprint => return bench::footprint::redis().await,
+        Bench::Autoscaling => return bench::autoscaling::run().await,
+        Bench::Footprint => return bench::footprint::run().await,
         Bench::Redis => "redis",
         Bench::Elasticsearch => "elasticsearch",
         Bench::Couchbase => "couchbase",

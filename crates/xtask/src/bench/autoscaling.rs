@@ -44,7 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 ///
 /// # Errors
 /// The set-up failed, the processes were never three or never one again, throughput didn't follow, or a record is missing.
-pub async fn redis() -> Result<()> {
+pub async fn run() -> Result<()> {
     let binary = connector::build_static("sink-redis")?;
     println!("starting Kafka and Redis");
     let kafka = Kafka::start(KafkaOptions::default()).await?;

@@ -1,4 +1,4 @@
-//! How fast sink-elasticsearch is, beside a loop that posts bulk bodies which were built before.
+//! `cargo xtask bench elasticsearch`: sink-elasticsearch beside a loop that posts bulk bodies which were built before.
 
 use std::{
     path::Path,
@@ -9,19 +9,17 @@ use std::{
 use ::elasticsearch::http::Method::{Delete, Post, Put};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use chrono::Utc;
-use serde::Serialize;
 
-use super::{KEYS, PARTITIONS, ROUNDS, TOPIC, median, produce, rounded, wait_until_written};
+use super::{Load, ROUNDS, Report, Run, median};
 use crate::{
-    connector::{self, Connector},
+    connector,
     elasticsearch_client::Client,
     events::Events,
-    paths, proc,
+    proc,
     services::{Elasticsearch, ElasticsearchOptions, Kafka, KafkaOptions},
 };
 
-const RECORDS: u64 = 300_000;
+const LOAD: Load = Load { topic: "bench", partitions: 4, records: 300_000, keys: 100_000 };
 /// Documents in a body of the loop, and bodies in flight.
 const BODY: u64 = 1_000;
 const IN_FLIGHT: usize = 4;
@@ -33,41 +31,20 @@ struct Round {
     /// Documents/s of the loop, and per CPU second of the server.
     limit: f64,
     limit_per_cpu: f64,
-    /// The same of the connector, from its start on.
-    connector: f64,
+    connector: Run,
     connector_per_cpu: f64,
-    /// Seconds from the connector's start to the first document.
-    start: f64,
-    /// CPU seconds of the connector for a million records.
-    cpu: f64,
-    /// Its peak resident memory in MiB.
-    memory: f64,
-}
-
-/// The last line of the output, for programs.
-#[derive(Serialize)]
-struct Report {
-    sink: &'static str,
-    records_per_s: f64,
-    limit_per_s: f64,
-    ratio: f64,
-    cpu_s_per_million: f64,
-    peak_rss_mib: f64,
-    start_s: f64,
-    records_per_server_cpu_s: f64,
-    limit_per_server_cpu_s: f64,
 }
 
 /// Measures sink-elasticsearch.
 ///
 /// # Errors
 /// The set-up failed, or the connector didn't write everything.
-pub async fn elasticsearch() -> Result<()> {
+pub async fn run() -> Result<()> {
     let binary = connector::build("sink-elasticsearch", "release")?;
     println!("starting Kafka and Elasticsearch");
     let kafka = Kafka::start(KafkaOptions::default()).await?;
     let server = Elasticsearch::start(ElasticsearchOptions::default()).await?;
-    produce(&kafka, RECORDS).await?;
+    LOAD.produce(&kafka).await?;
     let bodies = bodies();
     // The server compiles itself while it works: the first documents of its life say nothing.
     post(&server.client()?, "warm", &bodies).await?;
@@ -76,44 +53,33 @@ pub async fn elasticsearch() -> Result<()> {
     let mut rounds = Vec::new();
     for number in 1..=ROUNDS {
         let round = measure(number, &binary, &kafka, &server, &bodies).await?;
-        print(&number.to_string(), &round);
+        round.print(&number.to_string());
         rounds.push(round);
     }
-    let middle = Round {
+    let runs: Vec<Run> = rounds.iter().map(|round| round.connector).collect();
+    let median = Round {
         limit: median(&rounds, |round| round.limit),
         limit_per_cpu: median(&rounds, |round| round.limit_per_cpu),
-        connector: median(&rounds, |round| round.connector),
+        connector: Run::median(&runs),
         connector_per_cpu: median(&rounds, |round| round.connector_per_cpu),
-        start: median(&rounds, |round| round.start),
-        cpu: median(&rounds, |round| round.cpu),
-        memory: median(&rounds, |round| round.memory),
     };
-    print("median", &middle);
-    let report = Report {
-        sink: "elasticsearch",
-        records_per_s: middle.connector.round(),
-        limit_per_s: middle.limit.round(),
-        ratio: rounded(middle.connector / middle.limit, 3),
-        cpu_s_per_million: rounded(middle.cpu, 3),
-        peak_rss_mib: rounded(middle.memory, 1),
-        start_s: rounded(middle.start, 3),
-        records_per_server_cpu_s: middle.connector_per_cpu.round(),
-        limit_per_server_cpu_s: middle.limit_per_cpu.round(),
-    };
-    println!("{}", serde_json::to_string(&report)?);
-    Ok(())
+    median.print("median");
+    Report::new("elasticsearch", &median.connector, median.limit)
+        .with("records_per_server_cpu_s", median.connector_per_cpu)
+        .with("limit_per_server_cpu_s", median.limit_per_cpu)
+        .print()
 }
 
 /// The same documents under the same ids, with the same kind of version, as the connector writes.
 fn bodies() -> Vec<Bytes> {
-    let events = Events::new(1, KEYS, Utc::now());
-    let mut offsets = vec![0_u64; PARTITIONS as usize];
+    let events = LOAD.events();
+    let mut offsets = vec![0_u64; LOAD.partitions as usize];
     let mut bodies = Vec::new();
-    for first in (0..RECORDS).step_by(BODY as usize) {
+    for first in (0..LOAD.records).step_by(BODY as usize) {
         let mut body = String::new();
-        for number in first..RECORDS.min(first + BODY) {
+        for number in first..LOAD.records.min(first + BODY) {
             let user = events.user(number);
-            let offset = &mut offsets[user as usize % PARTITIONS as usize];
+            let offset = &mut offsets[user as usize % LOAD.partitions as usize];
             body.push_str(&format!(
                 "{{\"index\":{{\"_id\":\"{}\",\"version\":{offset},\"version_type\":\"external\"}}}}\n{}\n",
                 Events::key(user),
@@ -154,61 +120,38 @@ async fn measure(
 ) -> Result<Round> {
     let client = server.client()?;
     let pid = server.pid().context("the server doesn't run")?;
+    let records = LOAD.records as f64;
     let cpu_before = proc::cpu_seconds(pid)?;
     let begun = Instant::now();
     post(&client, "limit", bodies).await?;
-    let limit = RECORDS as f64 / begun.elapsed().as_secs_f64();
-    let limit_per_cpu = RECORDS as f64 / (proc::cpu_seconds(pid)? - cpu_before);
+    let limit = records / begun.elapsed().as_secs_f64();
+    let limit_per_cpu = records / (proc::cpu_seconds(pid)? - cpu_before);
     client.ask(Delete, "limit", "").await?;
 
-    client.ask(Put, TOPIC, INDEX).await?;
-    let log =
-        tempfile::Builder::new().prefix("bench-sink-elasticsearch-").suffix(".log").tempfile_in(paths::services())?;
+    client.ask(Put, LOAD.topic, INDEX).await?;
     let cpu_before = proc::cpu_seconds(pid)?;
-    let begun = Instant::now();
-    let mut connector = Connector::start(
-        binary,
-        &[
-            ("CONNECT_NAME", &format!("bench-{number}")),
-            ("CONNECT_KAFKA_BROKERS", &kafka.bootstrap()),
-            ("CONNECT_KAFKA_TOPICS", TOPIC),
-            ("CONNECT_ELASTICSEARCH_URLS", &server.url()),
-        ],
-        log.path(),
-    )?;
-    wait_until_written(&mut connector, 1, RECORDS).await?;
-    let start = begun.elapsed().as_secs_f64();
-    wait_until_written(&mut connector, RECORDS, RECORDS).await?;
-    let seconds = begun.elapsed().as_secs_f64();
-    let connector_per_cpu = RECORDS as f64 / (proc::cpu_seconds(pid)? - cpu_before);
-    let own = connector.process().pid();
-    let (cpu, memory) = (proc::cpu_seconds(own)?, proc::peak_memory(own)?);
-    connector.drain().await?;
-    let count = client.count(TOPIC).await?;
-    if count == 0 || count > KEYS {
-        bail!("{count} documents are in the index, and there are {KEYS} keys");
+    let urls = [("CONNECT_ELASTICSEARCH_URLS", &*server.url())];
+    let connector = LOAD.run(binary, &format!("bench-{number}"), kafka, &urls).await?;
+    let connector_per_cpu = records / (proc::cpu_seconds(pid)? - cpu_before);
+    let count = client.count(LOAD.topic).await?;
+    if count == 0 || count > LOAD.keys {
+        bail!("{count} documents are in the index, and there are {} keys", LOAD.keys);
     }
-    client.ask(Delete, TOPIC, "").await?;
-    Ok(Round {
-        limit,
-        limit_per_cpu,
-        connector: RECORDS as f64 / seconds,
-        connector_per_cpu,
-        start,
-        cpu: cpu * 1e6 / RECORDS as f64,
-        memory: memory as f64 / f64::from(1 << 20),
-    })
+    client.ask(Delete, LOAD.topic, "").await?;
+    Ok(Round { limit, limit_per_cpu, connector, connector_per_cpu })
 }
 
-fn print(name: &str, round: &Round) {
-    println!(
-        "{name:<6} {:>12.0} {:>9.0} {:>20.0} {:>9.0} {:>7.2} {:>10.2} {:>10.1}",
-        round.limit,
-        round.limit_per_cpu,
-        round.connector,
-        round.connector_per_cpu,
-        round.start,
-        round.cpu,
-        round.memory
-    );
+impl Round {
+    fn print(&self, name: &str) {
+        println!(
+            "{name:<6} {:>12.0} {:>9.0} {:>20.0} {:>9.0} {:>7.2} {:>10.2} {:>10.1}",
+            self.limit,
+            self.limit_per_cpu,
+            self.connector.records_per_s,
+            self.connector_per_cpu,
+            self.connector.start_s,
+            self.connector.cpu_s_per_million,
+            self.connector.peak_rss_mib
+        );
+    }
 }

@@ -7,18 +7,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use chrono::Utc;
 use rskafka::record::Record;
 use serde::Serialize;
 use tokio::time::sleep;
 
+use super::{MEBIBYTE, median, rounded, start};
 use crate::{
     connector::{self, Connector},
     deploy::observation,
     events::Events,
     kafka_client::{self, Producer},
-    paths, proc, redis_client,
+    proc, redis_client,
     services::{Kafka, KafkaOptions, Redis, RedisOptions},
 };
 
@@ -26,9 +27,8 @@ use crate::{
 const RECORDS: u64 = 500_000;
 const PARTITIONS: i32 = 4;
 const STOPS: u64 = 50;
-const POLL: Duration = Duration::from_millis(2);
+/// An idle connector's memory has settled within this time.
 const PATIENCE: Duration = Duration::from_secs(60);
-const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
 /// The last line of the output, for programs.
 #[derive(Debug, Serialize)]
@@ -58,7 +58,7 @@ struct Stop {
 ///
 /// # Errors
 /// The set-up failed, a stop didn't end with 0, or the store and its offsets disagree after it.
-pub async fn redis() -> Result<()> {
+pub async fn run() -> Result<()> {
     let binary = connector::build_static("sink-redis")?;
     let size = binary.metadata()?.len() as f64 / MEBIBYTE;
     println!("starting Kafka and Redis");
@@ -72,20 +72,14 @@ pub async fn redis() -> Result<()> {
     for number in 0..STOPS {
         stops.push(bench.stop(number).await?);
     }
-    let of = |figure: fn(&Stop) -> f64| {
-        let mut figures: Vec<f64> = stops.iter().map(figure).collect();
-        figures.sort_by(f64::total_cmp);
-        figures
-    };
-    let (first, stop) = (of(|stop| stop.first), of(|stop| stop.stop));
     let report = Report {
         sink: "redis",
         binary_mib: rounded(size),
         idle_rss_mib: rounded(idle),
         peak_rss_mib: rounded(peak),
-        first_record_s: rounded(first[first.len() / 2]),
-        stop_s_median: rounded(stop[stop.len() / 2]),
-        stop_s_longest: rounded(stop[stop.len() - 1]),
+        first_record_s: rounded(median(&stops, |stop| stop.first)),
+        stop_s_median: rounded(median(&stops, |stop| stop.stop)),
+        stop_s_longest: rounded(stops.iter().map(|stop| stop.stop).fold(0.0, f64::max)),
         stops_under_load: stops.iter().filter(|stop| stop.written < RECORDS).count(),
     };
     println!("binary, static and stripped       {size:8.1} MiB");
@@ -124,14 +118,7 @@ impl Bench<'_> {
     /// Starts one with an empty store and a name of its own.
     async fn start(&self, name: &str, topic: &str) -> Result<(Connector, tempfile::NamedTempFile)> {
         redis_client::flush(&redis_client::connect(&self.redis.url()).await?).await?;
-        let log = tempfile::Builder::new().prefix("footprint-").suffix(".log").tempfile_in(paths::services())?;
-        let environment = [
-            ("CONNECT_NAME", name),
-            ("CONNECT_KAFKA_BROKERS", &self.kafka.bootstrap()),
-            ("CONNECT_KAFKA_TOPICS", topic),
-            ("CONNECT_REDIS_URL", &self.redis.url()),
-        ];
-        Ok((Connector::start(self.binary, &environment, log.path())?, log))
+        start(self.binary, name, self.kafka, topic, &[("CONNECT_REDIS_URL", &self.redis.url())])
     }
 
     /// Resident memory in MiB with every partition assigned and nothing to read, once it has settled.
@@ -158,8 +145,7 @@ impl Bench<'_> {
     /// dashboard ask for.
     async fn full_load(&self) -> Result<f64> {
         let (mut connector, _log) = self.start("full-load", "load").await?;
-        wait_until_written(&mut connector, RECORDS).await?;
-        let metrics = connector.metrics().await?.context("no answer")?;
+        let metrics = connector.wait_until_written(RECORDS).await?;
         let missing: Vec<_> = observation::asked_for()?.into_iter().filter(|name| !metrics.has(name)).collect();
         if !missing.is_empty() {
             bail!("asked for by alerts or dashboard, but not in /metrics: {}", missing.join(", "));
@@ -175,9 +161,9 @@ impl Bench<'_> {
         let begun = Instant::now();
         let (mut connector, _log) = self.start(&name, "load").await?;
         let flushed = begun.elapsed();
-        wait_until_written(&mut connector, 1).await?;
+        connector.wait_until_written(1).await?;
         let first = (begun.elapsed() - flushed).as_secs_f64();
-        wait_until_written(&mut connector, 1 + number * RECORDS / (2 * STOPS)).await?;
+        connector.wait_until_written(1 + number * RECORDS / (2 * STOPS)).await?;
         let asked = Instant::now();
         connector.drain().await?;
         let stop = asked.elapsed().as_secs_f64();
@@ -190,19 +176,4 @@ impl Bench<'_> {
         }
         Ok(Stop { first, stop, written })
     }
-}
-
-async fn wait_until_written(connector: &mut Connector, count: u64) -> Result<()> {
-    let begun = Instant::now();
-    while connector.metrics().await?.unwrap_or_default().written() < count {
-        if begun.elapsed() > PATIENCE {
-            bail!("{count} records were not written within {PATIENCE:?}; {}", connector.process().log_tail());
-        }
-        sleep(POLL).await;
-    }
-    Ok(())
-}
-
-fn rounded(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
 }

@@ -1,12 +1,11 @@
 //! `demo elasticsearch`: a clickstream becomes an index, and the index answers questions.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use chrono::Utc;
 use elasticsearch::http::Method::{Post, Put};
 use serde_json::Value;
-use tokio::time::sleep;
 
 use crate::{
     connector::{self, Connector},
@@ -21,8 +20,6 @@ const TOPIC: &str = "clickstream";
 const PARTITIONS: i32 = 4;
 const EVENTS: u64 = 100_000;
 const USERS: u64 = 1_000;
-/// Without progress for this long the connector is stuck.
-const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 const MAPPING: &str = r#"{
   "settings": { "number_of_replicas": 0 },
@@ -77,7 +74,7 @@ pub async fn run() -> Result<()> {
         producer.send(events.user(number) as usize, events.record(number)).await?;
     }
     producer.finish().await?;
-    wait_until_written(&mut connector).await?;
+    connector.wait_until_written(EVENTS).await?;
     let seconds = begun.elapsed().as_secs_f64();
     connector.drain().await?;
     let count = client.count(TOPIC).await?;
@@ -88,25 +85,6 @@ pub async fn run() -> Result<()> {
         bail!("the index holds {count} documents and not {EVENTS}");
     }
     Ok(())
-}
-
-async fn wait_until_written(connector: &mut Connector) -> Result<()> {
-    let mut written = 0;
-    let mut progress = Instant::now();
-    loop {
-        let now = connector.metrics().await?.unwrap_or_default().written();
-        if now >= EVENTS {
-            return Ok(());
-        }
-        if now > written {
-            written = now;
-            progress = Instant::now();
-        }
-        if progress.elapsed() > STUCK_AFTER {
-            bail!("only {written} of {EVENTS} events were written; {}", connector.process().log_tail());
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
 }
 
 async fn search(client: &Client) -> Result<()> {

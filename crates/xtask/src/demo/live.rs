@@ -7,14 +7,15 @@ use std::{
 };
 
 use anyhow::Result;
+use connect_testkit::scrape::Metrics;
 use tokio::time::interval;
 
-use super::stage::{Stage, redis_key};
-use crate::{interrupt::interrupted, metrics::Metrics, redis_client};
+use super::stage::{Stage, Store};
+use crate::interrupt::interrupted;
 
 const USERS: u64 = 1_000;
-/// Sessions shown.
-const SESSIONS: usize = 4;
+/// Users whose latest event is shown.
+const SHOWN: usize = 4;
 /// How often events are produced.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -22,27 +23,27 @@ const TICK: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// The set-up failed, or the connector ended by itself.
-pub async fn run(rate: u32) -> Result<()> {
+pub async fn run<S: Store>(rate: u32) -> Result<()> {
     let mut interrupt = pin!(interrupted());
     let mut stage = tokio::select! {
         // First, because the set-up begins with work that doesn't let go of the thread.
         biased;
         _ = &mut interrupt => return Ok(()),
-        stage = Stage::set_up(USERS) => stage?,
+        stage = Stage::<S>::set_up(USERS) => stage?,
     };
-    let mut view = View::new(&stage.title);
+    let mut view = View::new(&stage.title, S::NAME);
     tokio::select! {
         result = stream(&mut stage, &mut view, rate) => return result,
         _ = &mut interrupt => {}
     }
-    println!("\nstopping: sink-redis finishes what it has in hand");
+    println!("\nstopping: {} finishes what it has in hand", S::CONNECTOR);
     stage.connector.drain().await?;
     drop(stage);
-    println!("sink-redis ended with exit code 0; Redis and Kafka are stopped");
+    println!("{} ended with exit code 0; {} and Kafka are stopped", S::CONNECTOR, S::NAME);
     Ok(())
 }
 
-async fn stream(stage: &mut Stage, view: &mut View, rate: u32) -> Result<()> {
+async fn stream<S: Store>(stage: &mut Stage<S>, view: &mut View, rate: u32) -> Result<()> {
     let begun = Instant::now();
     let mut produced = 0;
     let mut tick = interval(TICK);
@@ -61,31 +62,28 @@ async fn stream(stage: &mut Stage, view: &mut View, rate: u32) -> Result<()> {
         }
         shown = Instant::now();
         let metrics = stage.connector.metrics().await?.unwrap_or_default();
-        let sessions = latest_sessions(stage, produced).await?;
-        view.show(produced, &metrics, &sessions)?;
+        let latest = latest(stage, produced).await?;
+        view.show(produced, &metrics, &latest)?;
     }
 }
 
-/// What Redis has for the users of the latest events.
-async fn latest_sessions(stage: &Stage, produced: u64) -> Result<Vec<(String, String)>> {
+/// What the store has for the users of the latest events.
+async fn latest<S: Store>(stage: &Stage<S>, produced: u64) -> Result<Vec<(String, String)>> {
     let mut keys: Vec<String> = Vec::new();
-    for number in (0..produced).rev().take(10 * SESSIONS) {
-        let key = redis_key(stage.events.user(number));
-        if keys.len() < SESSIONS && !keys.contains(&key) {
+    for number in (0..produced).rev().take(10 * SHOWN) {
+        let key = S::key(stage.events.user(number));
+        if keys.len() < SHOWN && !keys.contains(&key) {
             keys.push(key);
         }
     }
-    let values = redis_client::values(&stage.sessions, &keys).await?;
-    let text = |value: Option<_>| match value {
-        Some(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        None => "(not there yet)".to_owned(),
-    };
-    let texts: Vec<String> = values.iter().map(|value| text(value.as_deref())).collect();
+    let values = stage.store.values(&keys).await?;
+    let texts = values.into_iter().map(|value| value.unwrap_or_else(|| "(not there yet)".to_owned()));
     Ok(keys.into_iter().zip(texts).collect())
 }
 
 /// On a terminal a block of lines that is written over again and again, otherwise a line now and then.
 struct View {
+    store: &'static str,
     in_place: bool,
     /// Lines of the block that is on the screen.
     drawn: usize,
@@ -93,16 +91,16 @@ struct View {
 }
 
 impl View {
-    fn new(title: &str) -> Self {
+    fn new(title: &str, store: &'static str) -> Self {
         println!("\n{title}\n");
-        Self { in_place: stdout().is_terminal(), drawn: 0, last: None }
+        Self { store, in_place: stdout().is_terminal(), drawn: 0, last: None }
     }
 
     fn refresh(&self) -> Duration {
         Duration::from_millis(if self.in_place { 500 } else { 2_000 })
     }
 
-    fn show(&mut self, produced: u64, metrics: &Metrics, sessions: &[(String, String)]) -> Result<()> {
+    fn show(&mut self, produced: u64, metrics: &Metrics, latest: &[(String, String)]) -> Result<()> {
         let (read, written, lag) = (metrics.read(), metrics.written(), metrics.lag());
         let now = Instant::now();
         let (read_rate, write_rate) = match self.last.replace((now, read, written)) {
@@ -115,7 +113,7 @@ impl View {
         };
         if !self.in_place {
             println!("produced {produced}  read {read}  written {written}  lag {lag}  {write_rate:.0} records/s");
-            if let Some((key, value)) = sessions.first() {
+            if let Some((key, value)) = latest.first() {
                 println!("  {key} = {value}");
             }
             return Ok(());
@@ -126,9 +124,9 @@ impl View {
             format!("  written   {written:>12}  {write_rate:>9.0} records/s"),
             format!("  lag       {lag:>12}"),
             String::new(),
-            "  in Redis, of the users seen last:".to_owned(),
+            format!("  in {}, of the users seen last:", self.store),
         ];
-        lines.extend(sessions.iter().map(|(key, value)| format!("  {key} = {value}")));
+        lines.extend(latest.iter().map(|(key, value)| format!("  {key} = {value}")));
         lines.push(String::new());
         lines.push("  Ctrl-C stops everything".to_owned());
         self.draw(&lines)

@@ -1,39 +1,35 @@
 //! `demo --once`: a fixed number of events, every key compared with what was produced.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use tokio::time::sleep;
 
-use super::stage::{PREFIX, Stage, redis_key};
-use crate::{metrics::Metrics, redis_client};
+use super::stage::{Stage, Store};
 
 const EVENTS: u64 = 100_000;
 const USERS: u64 = 10_000;
-/// Without progress for this long the connector is stuck.
-const STUCK_AFTER: Duration = Duration::from_secs(60);
 /// Differing keys that are shown.
 const SHOWN: usize = 10;
 
-/// Produces 100,000 events, waits until they are in Redis and compares every key.
+/// Produces 100,000 events, waits until they are in the store and compares every key.
 ///
 /// # Errors
-/// The set-up failed, the connector ended or is stuck, or Redis holds something else; the message says what differs.
-pub async fn run() -> Result<()> {
-    let mut stage = Stage::set_up(USERS).await?;
+/// The set-up failed, the connector ended or is stuck, or the store holds something else; the message says what differs.
+pub async fn run<S: Store>() -> Result<()> {
+    let mut stage = Stage::<S>::set_up(USERS).await?;
     println!("{}", stage.title);
     let begun = Instant::now();
     for number in 0..EVENTS {
         stage.produce(number).await?;
     }
     stage.producer.flush().await?;
-    println!("produced {EVENTS} events, waiting until they are in Redis");
-    let metrics = wait_until_written(&mut stage).await;
+    println!("produced {EVENTS} events, waiting until they are written");
+    let metrics = stage.connector.wait_until_written(EVENTS).await;
     let seconds = begun.elapsed().as_secs_f64();
 
     // Compared also when the connector is stuck: what is missing helps to see why.
     let expected = expected(&stage);
-    let differences = differences(&stage, &expected).await?;
+    let differences = differences(&stage.store, &expected).await?;
     let metrics = metrics.with_context(|| describe(&differences))?;
     stage.connector.drain().await?;
     println!("events produced  {EVENTS:>9}");
@@ -48,67 +44,42 @@ pub async fn run() -> Result<()> {
     if metrics.read() != EVENTS || metrics.written() != EVENTS {
         bail!("the connector's counts don't add up to the {EVENTS} events that were produced");
     }
-    println!("Redis holds exactly what was produced");
+    println!("{} holds exactly what was produced", S::NAME);
     Ok(())
 }
 
-async fn wait_until_written(stage: &mut Stage) -> Result<Metrics> {
-    let mut written = 0;
-    let mut progress = Instant::now();
-    loop {
-        let metrics = stage.connector.metrics().await?.unwrap_or_default();
-        if metrics.written() >= EVENTS {
-            return Ok(metrics);
-        }
-        if metrics.written() > written {
-            written = metrics.written();
-            progress = Instant::now();
-        }
-        if progress.elapsed() > STUCK_AFTER {
-            bail!(
-                "only {written} of {EVENTS} events were written and nothing more for {STUCK_AFTER:?}; {}",
-                stage.connector.process().log_tail()
-            );
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// Every key that must be in Redis with its value: the user's last event.
-fn expected(stage: &Stage) -> Vec<(String, String)> {
+/// Every key that must be in the store with its value: the user's last event.
+fn expected<S: Store>(stage: &Stage<S>) -> Vec<(String, String)> {
     let last = stage.events.last_of_each_user(EVENTS);
-    (0..).zip(last).filter_map(|(user, number)| Some((redis_key(user), stage.events.value(number?)))).collect()
+    (0..).zip(last).filter_map(|(user, number)| Some((S::key(user), stage.events.value(number?)))).collect()
 }
 
-async fn differences(stage: &Stage, expected: &[(String, String)]) -> Result<Vec<String>> {
+async fn differences<S: Store>(store: &S, expected: &[(String, String)]) -> Result<Vec<String>> {
     let keys: Vec<String> = expected.iter().map(|(key, _)| key.clone()).collect();
-    let found = redis_client::values(&stage.sessions, &keys).await?;
+    let found = store.values(&keys).await?;
     let mut differences: Vec<String> = expected
         .iter()
         .zip(found)
-        .filter_map(|((key, value), found)| difference(key, value, found.as_deref()))
+        .filter_map(|((key, event), found)| difference(key, event, found.as_deref(), S::same))
         .collect();
-    let count = redis_client::count(&stage.sessions, PREFIX).await?;
+    let count = store.count().await?;
     if count > expected.len() {
         differences.push(format!("{} keys more than were produced", count - expected.len()));
     }
     Ok(differences)
 }
 
-fn difference(key: &str, expected: &str, found: Option<&[u8]>) -> Option<String> {
+fn difference(key: &str, event: &str, found: Option<&str>, same: fn(&str, &str) -> bool) -> Option<String> {
     match found {
-        Some(found) if found == expected.as_bytes() => None,
-        Some(found) => {
-            let found = String::from_utf8_lossy(found);
-            Some(format!("{key} is {found}\n  and not {expected}"))
-        }
-        None => Some(format!("{key} is missing, not {expected}")),
+        Some(found) if same(found, event) => None,
+        Some(found) => Some(format!("{key} is {found}\n  and not {event}")),
+        None => Some(format!("{key} is missing, not {event}")),
     }
 }
 
 fn describe(differences: &[String]) -> String {
     let shown = &differences[..differences.len().min(SHOWN)];
-    format!("{} differences between what was produced and what is in Redis\n{}", differences.len(), shown.join("\n"))
+    format!("{} differences between what was produced and what is stored\n{}", differences.len(), shown.join("\n"))
 }
 
 #[cfg(test)]
@@ -117,8 +88,9 @@ mod tests {
 
     #[test]
     fn only_the_exact_value_is_no_difference() {
-        assert_eq!(difference("k", "new", Some(b"new")), None);
-        assert!(difference("k", "new", Some(b"old")).is_some());
-        assert!(difference("k", "new", None).is_some());
+        let difference = |found| difference("k", "new", found, super::super::Redis::same);
+        assert_eq!(difference(Some("new")), None);
+        assert!(difference(Some("old")).is_some());
+        assert!(difference(None).is_some());
     }
 }

@@ -1,5 +1,7 @@
 //! The set-up of the demo: servers, topic, connector.
 
+use std::future::Future;
+
 use anyhow::{Context, Result};
 use chrono::Utc;
 use tempfile::TempDir;
@@ -8,64 +10,84 @@ use crate::{
     connector::{self, Connector},
     events::Events,
     kafka_client::{self, Producer},
-    paths, redis_client,
-    services::{Kafka, KafkaOptions, Redis, RedisOptions},
+    paths,
+    services::{Kafka, KafkaOptions},
 };
 
 const TOPIC: &str = "clickstream";
-pub(super) const PARTITIONS: i32 = 4;
-/// What the keys in Redis begin with.
-pub(super) const PREFIX: &str = "session:";
+const PARTITIONS: i32 = 4;
+
+/// What the events of the demo are written to: the last event of each user.
+pub trait Store: Sized {
+    /// As it is called in messages.
+    const NAME: &'static str;
+    /// The package of its connector.
+    const CONNECTOR: &'static str;
+
+    /// Starts an empty one; dropped, it is gone.
+    fn start() -> impl Future<Output = Result<Self>>;
+
+    /// Where it is.
+    fn url(&self) -> String;
+
+    /// What its connector is told beside name, brokers and topic.
+    fn environment(&self) -> Vec<(&'static str, String)>;
+
+    /// The key under which a user's event is kept.
+    fn key(user: u64) -> String {
+        Events::key(user)
+    }
+
+    /// What it holds under these keys, in their order.
+    fn values(&self, keys: &[String]) -> impl Future<Output = Result<Vec<Option<String>>>>;
+
+    /// How many events it holds.
+    fn count(&self) -> impl Future<Output = Result<usize>>;
+
+    /// Whether a value that it holds is the event.
+    fn same(value: &str, event: &str) -> bool {
+        value == event
+    }
+}
 
 /// Everything that the demo needs, running. Dropped, it is all gone: the connector first, the servers after it.
-pub(super) struct Stage {
+pub(super) struct Stage<S> {
     pub(super) connector: Connector,
-    pub(super) sessions: fred::clients::Client,
     pub(super) producer: Producer,
     pub(super) events: Events,
     pub(super) title: String,
-    _redis: Redis,
+    pub(super) store: S,
     _kafka: Kafka,
     _directory: TempDir,
 }
 
-impl Stage {
+impl<S: Store> Stage<S> {
     pub(super) async fn set_up(users: u64) -> Result<Self> {
-        println!("building sink-redis");
-        let binary = connector::build("sink-redis", "release")?;
+        let package = S::CONNECTOR;
+        println!("building {package}");
+        let binary = connector::build(package, "release")?;
         println!("starting Kafka");
         let kafka = Kafka::start(KafkaOptions::default()).await?;
-        println!("starting Redis");
-        let redis = Redis::start(RedisOptions::default()).await?;
+        println!("starting {}", S::NAME);
+        let store = S::start().await?;
         let client = kafka_client::connect(&kafka.bootstrap()).await?;
         kafka_client::create_topic(&client, TOPIC, PARTITIONS).await?;
-        println!("starting sink-redis");
+        println!("starting {package}");
         let directory = tempfile::Builder::new()
             .prefix("demo-")
             .tempdir_in(paths::services().join("run"))
             .context("can't make a directory for the connector's log")?;
-        let connector = Connector::start(
-            &binary,
-            &[
-                ("CONNECT_NAME", "demo"),
-                ("CONNECT_KAFKA_BROKERS", &kafka.bootstrap()),
-                ("CONNECT_KAFKA_TOPICS", TOPIC),
-                ("CONNECT_REDIS_URL", &redis.url()),
-                ("CONNECT_REDIS_KEY", &format!("{PREFIX}{{key}}")),
-            ],
-            &directory.path().join("sink-redis.log"),
-        )?;
+        let (bootstrap, target) = (kafka.bootstrap(), store.environment());
+        let mut environment =
+            vec![("CONNECT_NAME", "demo"), ("CONNECT_KAFKA_BROKERS", &bootstrap), ("CONNECT_KAFKA_TOPICS", TOPIC)];
+        environment.extend(target.iter().map(|(variable, value)| (*variable, value.as_str())));
+        let log = directory.path().join(format!("{package}.log"));
         Ok(Self {
-            connector,
-            sessions: redis_client::connect(&redis.url()).await?,
+            connector: Connector::start(&binary, &environment, &log)?,
             producer: Producer::new(&client, TOPIC, PARTITIONS).await?,
             events: Events::new(1, users, Utc::now()),
-            title: format!(
-                "Kafka {} ({TOPIC}, {PARTITIONS} partitions) → sink-redis → {}",
-                kafka.bootstrap(),
-                redis.url()
-            ),
-            _redis: redis,
+            title: format!("Kafka {bootstrap} ({TOPIC}, {PARTITIONS} partitions) → {package} → {}", store.url()),
+            store,
             _kafka: kafka,
             _directory: directory,
         })
@@ -76,9 +98,4 @@ impl Stage {
         let partition = self.events.user(number) as usize;
         self.producer.send(partition, self.events.record(number)).await
     }
-}
-
-/// The key in Redis of a user's session.
-pub(super) fn redis_key(user: u64) -> String {
-    format!("{PREFIX}{}", Events::key(user))
 }
