@@ -6,13 +6,14 @@ use std::time::Duration;
 use anyhow::Result;
 use connect_testkit::dice::Dice;
 use system_tests::{Scene, metrics_until, record};
+use xtask::effort::share;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_sink-redis");
 
 const RECORDS: usize = 200_000;
 const KEYS: usize = 5_000;
 const PARTITIONS: usize = 4;
-const KILLS: u32 = 20;
+const KILLS: u64 = 20;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: cargo xtask test"]
@@ -30,7 +31,7 @@ async fn twenty_kills_over_200_000_records_lose_nothing() -> Result<()> {
     });
     scene.produce(records.collect::<Vec<_>>()).await?;
 
-    for life in 0..KILLS {
+    for life in 0..share(KILLS) {
         let mut connector = scene.connector()?;
         // Some lives end before anything is read, most in the middle of the work.
         let after = dice.below(600);

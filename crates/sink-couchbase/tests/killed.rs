@@ -11,6 +11,7 @@ use rskafka::record::Record;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 use xtask::connector::Connector;
+use xtask::effort::share;
 use xtask::kafka_client::{self, Producer};
 use xtask::services::shared;
 
@@ -107,10 +108,11 @@ async fn counters_are_exact_after_sixty_kills() {
         Connector::start(Path::new(env!("CARGO_BIN_EXE_sink-couchbase")), &environment, &log).unwrap()
     };
     let mut in_the_middle = 0;
-    for life in 0..KILLS {
+    let kills = share(KILLS);
+    for life in 0..kills {
         let mut connector = start(life);
         // Killed after so many more writes, so that each life gets somewhere whatever the speed of the machine.
-        let until = writes(&server) + 1 + dice.below(2 * RECORDS as u64 / KILLS);
+        let until = writes(&server) + 1 + dice.below(2 * RECORDS as u64 / kills);
         let deadline = Instant::now() + STUCK_AFTER;
         let mut seen = false;
         while writes(&server) < until {
@@ -125,10 +127,10 @@ async fn counters_are_exact_after_sixty_kills() {
         in_the_middle += u64::from(!seen);
         connector.process().kill();
     }
-    println!("{in_the_middle} of {KILLS} kills met the connector at work");
-    assert!(in_the_middle >= KILLS / 2, "the kills came too late to show anything");
+    println!("{in_the_middle} of {kills} kills met the connector at work");
+    assert!(in_the_middle >= kills / 2, "the kills came too late to show anything");
 
-    let mut connector = start(KILLS);
+    let mut connector = start(kills);
     let mut last = (Instant::now(), writes(&server));
     loop {
         let metrics = connector.metrics().await.unwrap();

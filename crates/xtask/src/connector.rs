@@ -57,9 +57,22 @@ pub fn build_static(package: &str) -> Result<PathBuf> {
     run_cargo(package, &mut build)
 }
 
+/// The binary that the tests of this workspace run, built with them when it isn't there: after `cargo test --workspace`
+/// nothing is compiled, while [`build`] would compile much of it again with other features.
+///
+/// # Errors
+/// Something of the workspace doesn't compile; cargo has written why.
+pub fn tested(package: &str) -> Result<PathBuf> {
+    executable(package, cargo().args(["test", "--workspace", "--no-run"]))
+}
+
 fn run_cargo(package: &str, command: &mut Command) -> Result<PathBuf> {
+    executable(package, command.args(["--package", package, "--bin", package]))
+}
+
+/// Runs cargo and finds the binary of that name among what it built.
+fn executable(package: &str, command: &mut Command) -> Result<PathBuf> {
     let output = command
-        .args(["--package", package, "--bin", package])
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit())
         .output()
@@ -70,7 +83,8 @@ fn run_cargo(package: &str, command: &mut Command) -> Result<PathBuf> {
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == package)
+        .filter(|message| message["target"]["name"] == package && message["target"]["kind"][0] == "bin")
+        .filter(|message| message["profile"]["test"] == false)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .with_context(|| format!("cargo built no executable for {package}"))
 }

@@ -1,10 +1,10 @@
 //! `cargo xtask`: the project's tasks, each of which does its own set-up.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Parser, Subcommand, ValueEnum};
-use xtask::{bench, cargo::cargo, demo, deploy, interrupt::interrupted, services, test};
+use xtask::{bench, cargo::cargo, demo, deploy, interrupt::interrupted, services, soak, test};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's tasks; each does its own set-up")]
@@ -33,6 +33,18 @@ enum Task {
         nightly: bool,
         /// Only tests with one of these in their name
         filters: Vec<String>,
+    },
+    /// Run all connectors together at a steady rate, and see that they keep count and do not grow
+    Soak {
+        /// How long, as in 2m or 1h
+        #[arg(long = "for", default_value = "2m", value_parser = humantime::parse_duration)]
+        length: Duration,
+        /// Records a second
+        #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+        rate: u32,
+        /// Directory with the connectors' binaries, such as target/release; those that the tests run if not given
+        #[arg(long)]
+        binaries: Option<PathBuf>,
     },
     /// The test servers, for a person who develops
     #[command(subcommand)]
@@ -114,6 +126,7 @@ async fn run(task: Task) -> Result<()> {
         Task::Demo { store: Store::Couchbase, once: true, .. } => demo::once::<demo::Couchbase>().await,
         Task::Demo { store: Store::Couchbase, rate, .. } => demo::live::<demo::Couchbase>(rate).await,
         Task::Test { nightly, filters } => test::run(&test::Options { nightly, filters }).await,
+        Task::Soak { length, rate, binaries } => soak::run(&soak::Options { length, rate, binaries }).await,
         Task::Services(Services::Up { elasticsearch }) => services::command::up(elasticsearch).await,
         Task::Services(Services::Down) => services::command::down().await,
         Task::Services(Services::Status) => services::command::status(),

@@ -1,4 +1,4 @@
-//! What the kernel says about a process: when it started, its CPU time, its peak memory.
+//! What the kernel says about a process: when it started, its CPU time, its memory, its file descriptors.
 
 use std::fs;
 
@@ -35,12 +35,34 @@ pub fn cpu_seconds(pid: u32) -> Result<f64> {
 /// # Errors
 /// There is no such process.
 pub fn peak_memory(pid: u32) -> Result<u64> {
+    status(pid, "VmHWM:")
+}
+
+/// The resident memory that the process has now, in bytes.
+///
+/// # Errors
+/// There is no such process.
+pub fn memory(pid: u32) -> Result<u64> {
+    status(pid, "VmRSS:")
+}
+
+/// How many file descriptors the process has open.
+///
+/// # Errors
+/// There is no such process, or it is another user's.
+pub fn descriptors(pid: u32) -> Result<usize> {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).with_context(|| format!("no process {pid} of ours"))?;
+    Ok(open.count())
+}
+
+/// An amount of memory from `/proc/PID/status`, in bytes.
+fn status(pid: u32, name: &str) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("no process {pid}"))?;
     let kibibytes: u64 = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .find_map(|line| line.strip_prefix(name))
         .and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse().ok())
-        .context("no VmHWM in /proc/PID/status")?;
+        .with_context(|| format!("no {name} in /proc/PID/status"))?;
     Ok(kibibytes * 1024)
 }
 
@@ -64,11 +86,13 @@ mod tests {
     }
 
     #[test]
-    fn this_process_has_a_start_and_memory() {
+    fn this_process_has_a_start_and_memory_and_descriptors() {
         let pid = std::process::id();
         assert!(started(pid).is_some());
         assert!(cpu_seconds(pid).unwrap() >= 0.0);
         assert!(peak_memory(pid).unwrap() > 100_000);
+        assert!(memory(pid).unwrap() > 100_000);
+        assert!(descriptors(pid).unwrap() >= 3);
     }
 
     #[test]

@@ -46,14 +46,21 @@ pub async fn values(client: &Client, keys: &[String]) -> Result<Vec<Option<Bytes
     Ok(values)
 }
 
+/// The keys that begin with `prefix`.
+///
+/// # Errors
+/// The server doesn't answer, or a key is not UTF-8.
+pub async fn keys(client: &Client, prefix: &str) -> Result<Vec<String>> {
+    // KEYS blocks the server, which is ours alone.
+    Ok(client.custom(fred::cmd!("KEYS"), vec![format!("{prefix}*")]).await?)
+}
+
 /// How many keys there are that begin with `prefix`.
 ///
 /// # Errors
-/// The server doesn't answer.
+/// As for [`keys`].
 pub async fn count(client: &Client, prefix: &str) -> Result<usize> {
-    // KEYS blocks the server, which is ours alone.
-    let keys: Vec<Bytes> = client.custom(fred::cmd!("KEYS"), vec![format!("{prefix}*")]).await?;
-    Ok(keys.len())
+    Ok(keys(client, prefix).await?.len())
 }
 
 /// How many keys there are.

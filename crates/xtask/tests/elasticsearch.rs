@@ -14,7 +14,7 @@ async fn version(client: &Client) -> String {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn elasticsearch_9_keeps_its_data_when_it_is_killed() {
+async fn nightly_elasticsearch_9_keeps_its_data_when_it_is_killed() {
     let mut server = Elasticsearch::start(ElasticsearchOptions::default()).await.unwrap();
     let client = server.client().unwrap();
     assert_eq!(version(&client).await, "9.5.3");
@@ -26,7 +26,7 @@ async fn elasticsearch_9_keeps_its_data_when_it_is_killed() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn elasticsearch_8_answers() {
+async fn nightly_elasticsearch_8_answers() {
     let options = ElasticsearchOptions { version: Some(VERSION_8.to_owned()), ..ElasticsearchOptions::default() };
     let server = Elasticsearch::start(options).await.unwrap();
     // This build has no `GET /`.
@@ -36,7 +36,7 @@ async fn elasticsearch_8_answers() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn a_secured_elasticsearch_knows_its_users_and_makes_keys() {
+async fn nightly_a_secured_elasticsearch_knows_its_users_and_makes_keys() {
     let options = ElasticsearchOptions { secured: true, ..ElasticsearchOptions::default() };
     let server = Elasticsearch::start(options).await.unwrap();
     let key = server.client().unwrap().ask(Put, "_security/api_key", r#"{"name":"test"}"#).await.unwrap();
@@ -46,7 +46,7 @@ async fn a_secured_elasticsearch_knows_its_users_and_makes_keys() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn opensearch_answers() {
+async fn nightly_opensearch_answers() {
     let server = OpenSearch::start().await.unwrap();
     assert_eq!(version(&server.client().unwrap()).await, "2.19.1");
 }

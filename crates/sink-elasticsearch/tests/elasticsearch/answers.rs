@@ -44,12 +44,12 @@ async fn elasticsearch_9_answers_as_it_did() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn elasticsearch_8_answers_as_it_did() {
+async fn nightly_elasticsearch_8_answers_as_it_did() {
     answers_are_golden(elasticsearch_8().await).await;
 }
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn opensearch_answers_as_it_did() {
+async fn nightly_opensearch_answers_as_it_did() {
     answers_are_golden(opensearch().await).await;
 }

@@ -83,12 +83,12 @@ async fn elasticsearch_9_conforms() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn elasticsearch_8_conforms() {
+async fn nightly_elasticsearch_8_conforms() {
     conforms(elasticsearch_8().await, "index").await;
 }
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn opensearch_conforms() {
+async fn nightly_opensearch_conforms() {
     conforms(opensearch().await, "index").await;
 }

@@ -8,6 +8,7 @@ use connect_core::{Sink, SinkError, Verdict};
 use elasticsearch::http::Method::{Get, Post};
 use rskafka::record::Record as KafkaRecord;
 use serde_json::Value;
+use xtask::effort::share;
 use xtask::elasticsearch_client::Client;
 use xtask::kafka_client::{Producer, connect, create_topic};
 use xtask::process::{Lifetime, Process, command};
@@ -18,7 +19,7 @@ use crate::support::{batch, elasticsearch_9, record, sink, unique};
 const RECORDS: usize = 100_000;
 const KEYS: usize = 2_000;
 const PARTITIONS: usize = 4;
-const KILLS: usize = 60;
+const KILLS: u64 = 60;
 /// A whole run may take this long.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -85,7 +86,7 @@ async fn sixty_kills_leave_exactly_what_the_topic_says() {
     ];
     let mut random = fastrand::Rng::with_seed(seed);
     let mut killed = 0;
-    while killed < KILLS {
+    while killed < share(KILLS) {
         let mut process = connector(&environment, &log);
         // Anywhere: before the first request, in the middle of one, between two.
         let life = Duration::from_millis(random.u64(20..800));
@@ -104,7 +105,7 @@ async fn sixty_kills_leave_exactly_what_the_topic_says() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn a_node_that_is_killed_in_the_middle_loses_nothing() {
+async fn nightly_a_node_that_is_killed_in_the_middle_loses_nothing() {
     let mut server = Elasticsearch::start(ElasticsearchOptions::default()).await.unwrap();
     let (client, index) = (server.client().unwrap(), unique("node"));
     let sink = sink(&server.url(), &[("INDEX", &index)]);

@@ -82,7 +82,7 @@ async fn a_small_server_gets_all_documents_and_none_is_lost() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn one_bad_action_is_found_among_a_hundred() {
+async fn nightly_one_bad_action_is_found_among_a_hundred() {
     for server in [elasticsearch_9().await, elasticsearch_8().await] {
         let index = unique("poisoned");
         let sink = sink(&server.url, &[("INDEX", &index)]);
