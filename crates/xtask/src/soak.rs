@@ -14,7 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use connect_testkit::scrape::Metrics;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{interval, sleep};
@@ -23,7 +24,6 @@ use self::{store::Store, traffic::Traffic, usage::Usage};
 use crate::{
     connector::{self, Connector},
     kafka_client::{self, Producer},
-    metrics::Metrics,
     paths,
     services::{Kafka, KafkaOptions},
 };
@@ -186,13 +186,9 @@ impl Subject {
         let (mut last, mut progress) = (Vec::new(), Instant::now());
         loop {
             let metrics = self.connector.metrics().await?.unwrap_or_default();
-            let committed = each(produced, |partition| metrics.sum("connect_committed_offset", partition));
+            let committed = committed(&metrics, produced.len());
             if committed == produced {
-                let read = each(produced, |partition| metrics.sum("connect_records_read_total", partition));
-                let settled = each(produced, |partition| metrics.sum("connect_records_total", partition));
-                if read != settled {
-                    bail!("of {read:?} records read, {settled:?} met a fate: {metrics:?}");
-                }
+                metrics.adds_up().map_err(|message| anyhow!(message))?;
                 self.usage.outcomes = outcomes(&metrics);
                 return Ok(());
             }
@@ -220,9 +216,10 @@ impl Subject {
     }
 }
 
-/// A figure of each partition.
-fn each(partitions: &[u64], figure: impl Fn(&[(&str, &str)]) -> f64) -> Vec<u64> {
-    (0..partitions.len()).map(|number| figure(&[("partition", &number.to_string())]) as u64).collect()
+/// The offset that each partition has committed.
+fn committed(metrics: &Metrics, partitions: usize) -> Vec<u64> {
+    let offset = |number: usize| metrics.sum("connect_committed_offset", &[("partition", &number.to_string())]) as u64;
+    (0..partitions).map(offset).collect()
 }
 
 /// What became of the records, for the report.
