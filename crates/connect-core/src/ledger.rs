@@ -103,9 +103,14 @@ impl Ledger {
         self.fates[fate as usize].fetch_add(records, Relaxed);
     }
 
-    /// Records that retention deleted before they were read.
+    /// Takes note of records that retention deleted before they were read.
     pub fn skip(&self, records: u64) {
         self.skipped.fetch_add(records, Relaxed);
+    }
+
+    /// Records that retention deleted before they were read.
+    pub fn skipped(&self) -> u64 {
+        self.skipped.load(Relaxed)
     }
 
     /// How many records met this fate.

@@ -1,34 +1,50 @@
 //! Chance that replays: everything random in a simulation comes from one seed.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
 
-/// How many calls in a hundred go wrong, for all that share it.
+use crate::met::{Encounters, Met};
+
+/// How many calls in a hundred go wrong, for all that share it, and what came up.
 #[derive(Debug)]
-pub struct Trouble(AtomicU64);
+pub struct Trouble {
+    percent: AtomicU64,
+    encounters: Encounters,
+}
 
 impl Trouble {
     /// So many calls in a hundred go wrong.
     pub fn new(percent: u64) -> Arc<Self> {
-        Arc::new(Self(AtomicU64::new(percent)))
+        Arc::new(Self { percent: AtomicU64::new(percent), encounters: Encounters::default() })
     }
 
     /// From here on so many calls in a hundred go wrong.
     pub fn set(&self, percent: u64) {
-        self.0.store(percent, Relaxed);
+        self.percent.store(percent, Relaxed);
     }
 
     /// Whether nothing works at all.
     pub fn is_total(&self) -> bool {
-        self.0.load(Relaxed) >= 100
+        self.percent.load(Relaxed) >= 100
     }
 
     /// Whether this call goes wrong.
     pub fn strikes(&self, dice: &Dice) -> bool {
-        dice.percent(self.0.load(Relaxed))
+        dice.percent(self.percent.load(Relaxed))
+    }
+
+    /// This came up.
+    pub fn met(&self, met: Met) {
+        self.encounters.note(met);
+    }
+
+    /// Everything that came up.
+    pub fn encounters(&self) -> BTreeSet<Met> {
+        self.encounters.all()
     }
 }
 
@@ -60,6 +76,11 @@ impl Dice {
     /// A number from `low` to `high`, both included.
     pub fn between(&self, low: u64, high: u64) -> u64 {
         self.rng(|rng| rng.u64(low..=high))
+    }
+
+    /// One of these, each as likely as the others. There must be one.
+    pub fn one_of<'a, T>(&self, choices: &'a [T]) -> &'a T {
+        &choices[self.below(choices.len() as u64) as usize]
     }
 
     /// A duration of up to `longest`; short ones are as likely as long ones, whatever the unit.

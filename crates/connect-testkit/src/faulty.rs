@@ -8,6 +8,7 @@ use connect_core::{Assigned, Batch, Outcome, Record, Rejection, Resume, Sink, Si
 use tokio::time::sleep;
 
 use crate::dice::{Dice, Trouble};
+use crate::met::Met;
 
 /// How many kinds of faults there are.
 const KINDS: u64 = 8;
@@ -76,6 +77,7 @@ impl<K: Sink> Faulty<K> {
             outcome.set(indexes[index], verdict);
         }
         for index in (0..taken.len()).filter(|index| !taken[*index]) {
+            self.faults.trouble.met(Met::SomeItemsAgain);
             outcome.set(index, Verdict::Retry);
         }
         Ok(outcome)
@@ -88,6 +90,7 @@ impl<K: Sink> Faulty<K> {
         faults.under_way.fetch_add(1, Relaxed);
         tokio::spawn(async move {
             sleep(delay).await;
+            faults.trouble.met(Met::LateLanding);
             let _ = sink.write(&batch).await;
             faults.under_way.fetch_sub(1, Relaxed);
         });
@@ -114,6 +117,28 @@ impl<K: Sink> Sink for Faulty<K> {
     }
 
     async fn write(&self, batch: &Batch<K::Op>) -> Result<Outcome, SinkError> {
+        let dropped = NoteWhenDropped(&self.faults.trouble);
+        let result = self.try_write(batch).await;
+        std::mem::forget(dropped);
+        self.note(batch, &result);
+        result
+    }
+
+    async fn check(&self) -> Result<(), SinkError> {
+        if self.faults.strikes() { Err(gone()) } else { self.sink.check().await }
+    }
+
+    async fn resume(&self, partition: &Assigned) -> Result<Resume, SinkError> {
+        if self.faults.strikes() {
+            sleep(self.faults.dice.time(self.faults.slow)).await;
+            return Err(gone());
+        }
+        self.sink.resume(partition).await
+    }
+}
+
+impl<K: Sink> Faulty<K> {
+    async fn try_write(&self, batch: &Batch<K::Op>) -> Result<Outcome, SinkError> {
         let faults = &self.faults;
         if !faults.strikes() {
             sleep(faults.dice.time(faults.latency)).await;
@@ -128,8 +153,15 @@ impl<K: Sink> Sink for Faulty<K> {
                 sleep(faults.dice.time(faults.slow)).await;
                 Err(gone())
             }
-            0 => Err(gone()),
-            1 => self.sink.write(batch).await.and(Err(gone())),
+            0 => {
+                faults.trouble.met(Met::WriteRefused);
+                Err(gone())
+            }
+            1 => {
+                let applied = self.sink.write(batch).await;
+                faults.trouble.met(Met::AnswerLost);
+                applied.and(Err(gone()))
+            }
             2 => {
                 sleep(faults.dice.time(faults.slow)).await;
                 self.sink.write(batch).await
@@ -156,15 +188,32 @@ impl<K: Sink> Sink for Faulty<K> {
         }
     }
 
-    async fn check(&self) -> Result<(), SinkError> {
-        if self.faults.strikes() { Err(gone()) } else { self.sink.check().await }
-    }
-
-    async fn resume(&self, partition: &Assigned) -> Result<Resume, SinkError> {
-        if self.faults.strikes() {
-            sleep(self.faults.dice.time(self.faults.slow)).await;
-            return Err(gone());
+    /// Takes note of an answer that the pipeline must understand.
+    fn note(&self, batch: &Batch<K::Op>, result: &Result<Outcome, SinkError>) {
+        let trouble = &self.faults.trouble;
+        match result {
+            Ok(outcome) => {
+                let verdicts = outcome.exceptions();
+                if verdicts.iter().any(|(_, verdict)| matches!(verdict, Verdict::Rejected(_))) {
+                    trouble.met(Met::ItemRefused);
+                }
+                let superseded = verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Superseded).count();
+                if self.atomic() && (1..batch.items.len()).contains(&superseded) {
+                    trouble.met(Met::PartOfBatchStored);
+                }
+            }
+            Err(SinkError::OutOfStep { stored }) if *stored > batch.expected => trouble.met(Met::OutOfStepForward),
+            Err(SinkError::OutOfStep { .. }) => trouble.met(Met::OutOfStepBack),
+            Err(_) => {}
         }
-        self.sink.resume(partition).await
+    }
+}
+
+/// A call that never comes to its end drops this.
+struct NoteWhenDropped<'a>(&'a Trouble);
+
+impl Drop for NoteWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.met(Met::WriteDropped);
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::dice::{Dice, Trouble};
+use crate::met::Met;
 
 /// Number of a member; never used twice.
 pub type MemberId = u64;
@@ -26,6 +27,8 @@ struct State {
     queues: BTreeMap<MemberId, VecDeque<Change>>,
     /// Members that lost a partition and have not heard of it.
     unheard: BTreeSet<(MemberId, TopicPartition)>,
+    /// Partitions that were taken away because handing them over took too long.
+    too_late: usize,
     members: MemberId,
 }
 
@@ -82,11 +85,12 @@ impl Group {
         self.changed.notify_waiters();
         let (group, partition) = (self.clone(), partition.clone());
         tokio::spawn(async move {
-            // The coordinator waits a little longer than it says.
-            sleep(within + Duration::from_secs(5)).await;
+            // The coordinator waits a little longer than it says, and not always long enough.
+            sleep(within + Duration::from_secs(1)).await;
             let mut state = group.lock();
             if state.owners.get(&partition) == Some(&owner) && state.moving.get(&partition) == Some(&to) {
                 state.owners.remove(&partition);
+                state.too_late += 1;
                 state.tell(owner, Change::Lost(vec![partition.clone()]));
                 state.give(&partition, to);
                 drop(state);
@@ -128,6 +132,11 @@ impl Group {
     /// Who owns a partition.
     pub fn owner(&self, partition: &TopicPartition) -> Option<MemberId> {
         self.lock().owners.get(partition).copied()
+    }
+
+    /// How many partitions were taken away because handing them over took too long.
+    pub fn too_late(&self) -> usize {
+        self.lock().too_late
     }
 
     /// The offset committed for a partition.
@@ -197,17 +206,23 @@ impl Assignment for Member {
         let failing = self.trouble.strikes(&self.dice);
         sleep(self.dice.time(Duration::from_millis(if failing { 3_000 } else { 10 }))).await;
         if failing && self.dice.percent(50) {
+            self.trouble.met(Met::CommitFailed);
             return Err(CommitError::Transient("the coordinator is gone".to_owned()));
         }
         let mut state = self.group.lock();
         if offsets.iter().any(|(partition, _)| state.owners.get(partition) != Some(&self.id)) {
+            self.trouble.met(Met::CommitFenced);
             return Err(CommitError::Fenced("another member owns a partition".to_owned()));
         }
         for (partition, offset) in offsets {
             (self.group.audit)(partition, *offset);
             state.commits.insert(partition.clone(), *offset);
         }
-        if failing { Err(CommitError::Transient("the coordinator took it and is gone".to_owned())) } else { Ok(()) }
+        if failing {
+            self.trouble.met(Met::CommitAnswerLost);
+            return Err(CommitError::Transient("the coordinator took it and is gone".to_owned()));
+        }
+        Ok(())
     }
 
     async fn released(&mut self, partitions: &[TopicPartition]) {
@@ -219,6 +234,7 @@ impl Assignment for Member {
             state.owners.remove(partition);
             // Whoever was to have it may be gone by now: then nobody owns it.
             if let Some(to) = state.moving.remove(partition) {
+                self.trouble.met(Met::HandedOver);
                 state.give(partition, to);
             }
         }

@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use tokio::time::sleep;
 
 use crate::dice::{Dice, Trouble};
+use crate::met::Met;
 
 /// What is durable in the topic: partition and offset of each dead letter, in the order in which they came.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +36,8 @@ impl Letters {
     }
 }
 
-/// Writes to [`Letters`] as to a moody broker: errors before and after the letters are durable, and slow answers.
+/// Writes to [`Letters`] as to a moody broker: errors before and after the letters are durable, refusals
+/// that pass, and slow answers.
 #[derive(Debug)]
 pub struct LetterBox {
     letters: Letters,
@@ -55,11 +57,17 @@ impl DeadLetterTopic for LetterBox {
         Box::pin(async move {
             let failing = self.trouble.strikes(&self.dice);
             sleep(self.dice.time(Duration::from_millis(if failing { 5_000 } else { 10 }))).await;
+            if failing && !self.trouble.is_total() && self.dice.percent(10) {
+                self.trouble.met(Met::LettersRefused);
+                return Err(DeadLetterError::Refused("the broker has another limit today".to_owned()));
+            }
             if failing && (self.trouble.is_total() || self.dice.percent(50)) {
+                self.trouble.met(Met::LettersFailed);
                 return Err(DeadLetterError::Transient("the broker is gone".to_owned()));
             }
             self.letters.keep(letters);
             if failing {
+                self.trouble.met(Met::LettersAnswerLost);
                 return Err(DeadLetterError::Transient("the broker took it and is gone".to_owned()));
             }
             Ok(())

@@ -15,6 +15,7 @@ pub mod group;
 pub mod kill;
 pub mod letters;
 pub mod log;
+pub mod met;
 pub mod proxy;
 pub mod scrape;
 pub mod simulation;

@@ -8,6 +8,7 @@ use connect_core::{Budget, Fetched, Position, Record, Source, SourceError, Topic
 use tokio::time::sleep;
 
 use crate::dice::{Dice, Trouble};
+use crate::met::Met;
 
 /// How long a fetch waits when there is nothing.
 const LONG_POLL: Duration = Duration::from_millis(500);
@@ -16,6 +17,8 @@ const LONG_POLL: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug, Default)]
 struct Partition {
     records: BTreeMap<i64, Record>,
+    /// What compaction and retention took away.
+    removed: BTreeMap<i64, Record>,
     start: i64,
     end: i64,
     /// Offset of the first record of a transaction that is not decided.
@@ -81,7 +84,10 @@ impl Log {
             let stable = log.last_stable_offset();
             let stable_records = log.records.range(..stable).filter(|(_, record)| effective(record));
             let last: BTreeMap<_, _> = stable_records.map(|(offset, record)| (record.key.clone(), *offset)).collect();
-            log.records.retain(|offset, record| *offset >= stable || last.get(&record.key) <= Some(offset));
+            let kept = |offset: &i64, record: &Record| *offset >= stable || last.get(&record.key) <= Some(offset);
+            let replaced = log.records.iter().filter(|(offset, record)| !kept(offset, record));
+            log.removed.extend(replaced.map(|(offset, record)| (*offset, record.clone())));
+            log.records.retain(|offset, record| kept(offset, record));
         });
     }
 
@@ -89,7 +95,8 @@ impl Log {
     pub fn delete_below(&self, partition: &TopicPartition, offset: i64) {
         self.with(partition, |log| {
             log.start = offset.clamp(log.start, log.end);
-            log.records = log.records.split_off(&log.start);
+            let kept = log.records.split_off(&log.start);
+            log.removed.append(&mut std::mem::replace(&mut log.records, kept));
         });
     }
 
@@ -101,6 +108,16 @@ impl Log {
     /// Every partition.
     pub fn partitions(&self) -> Vec<TopicPartition> {
         self.lock().keys().cloned().collect()
+    }
+
+    /// The records that could once be read and that compaction or retention took away, in offset order.
+    pub fn removed(&self, partition: &TopicPartition) -> Vec<Record> {
+        self.with(partition, |log| log.removed.values().cloned().collect())
+    }
+
+    /// The offset of the oldest record that may be there, and the offset below which every record may be read.
+    pub fn bounds(&self, partition: &TopicPartition) -> (i64, i64) {
+        self.with(partition, |log| (log.start, log.last_stable_offset()))
     }
 
     /// The records that may be read now, in offset order.
@@ -138,7 +155,11 @@ impl LogSource {
             return Ok(());
         }
         sleep(self.dice.time(Duration::from_secs(5))).await;
-        if self.dice.percent(50) { Err(SourceError::transient("connection", "the broker is gone")) } else { Ok(()) }
+        if self.dice.percent(50) {
+            return Ok(());
+        }
+        self.trouble.met(Met::ReadFailed);
+        Err(SourceError::transient("connection", "the broker is gone"))
     }
 
     fn read(&self, partition: &TopicPartition, offset: i64) -> Result<Option<Fetched>, SourceError> {
@@ -146,10 +167,14 @@ impl LogSource {
         let most = self.dice.between(1, 20) as usize;
         self.log.with(partition, |log| {
             if !(log.start..=log.end).contains(&offset) {
+                self.trouble.met(Met::OutOfRange);
                 return Err(SourceError::OutOfRange { earliest: log.start, latest: log.end });
             }
             let stable = log.last_stable_offset();
             if offset >= stable {
+                if stable < log.end {
+                    self.trouble.met(Met::TransactionWaited);
+                }
                 return Ok(None);
             }
             let records: Vec<_> =
@@ -179,7 +204,16 @@ impl Source for LogSource {
             let records = Vec::new();
             return Ok(Fetched { records, next: offset, last_stable_offset: stable, high_watermark: end, charge });
         };
-        fetched.charge = self.budget.reserve(fetched.records.iter().map(Record::bytes).sum()).await;
+        let charge = self.budget.reserve(fetched.records.iter().map(Record::bytes).sum());
+        tokio::pin!(charge);
+        fetched.charge = tokio::select! {
+            biased;
+            charge = &mut charge => charge,
+            () = std::future::ready(()) => {
+                self.trouble.met(Met::MemoryFull);
+                charge.await
+            }
+        };
         Ok(fetched)
     }
 

@@ -15,7 +15,7 @@ mod audit;
 mod plan;
 mod world;
 
-pub use plan::{Event, Plan};
+pub use plan::{Event, Plan, Rejected};
 pub use world::Summary;
 
 /// Runs one schedule.

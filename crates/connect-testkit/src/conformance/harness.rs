@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use connect_core::{Record, Sink, SinkError};
+use connect_core::{Connector, Context, Record, Settings, Sink, SinkError};
 
 /// What a store holds: value by key. Values are compared as JSON where both sides are JSON, else byte by byte.
 pub type Dump = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// Connects the checks to a sink and to its store.
-pub trait Harness: Sync {
+/// Connects the checks to a sink and to its store. [`harness`] makes one of two functions.
+pub trait Harness {
     /// The sink to be checked.
     type Sink: Sink;
 
@@ -21,14 +22,17 @@ pub trait Harness: Sync {
     ///
     /// # Errors
     /// What the sink's own constructor says.
-    fn connect(&self, place: &Place) -> impl Future<Output = Result<Self::Sink, SinkError>> + Send;
+    fn connect(&self, place: &Place) -> impl Future<Output = Result<Self::Sink, SinkError>>;
 
     /// Everything that is stored at the place now: value by key, as the sink's reader would find it. Goes to the store directly,
     /// not through a proxy.
-    fn dump(&self, place: &Place) -> impl Future<Output = Dump> + Send;
+    fn dump(&self, place: &Place) -> impl Future<Output = Dump>;
 
-    /// What the sink promises beyond what every sink must.
-    fn promises(&self) -> &[Promise];
+    /// What the sink promises beyond what every sink must: replays and late requests do no harm, and tombstones delete, unless
+    /// it says otherwise.
+    fn promises(&self) -> &[Promise] {
+        &[Promise::Guarded, Promise::Deletes]
+    }
 
     /// The store's own address, for a proxy to stand before it. Without one, the checks of the network are not made.
     fn address(&self) -> Option<SocketAddr> {
@@ -37,7 +41,7 @@ pub trait Harness: Sync {
 
     /// Makes of a good record one that `prepare` takes and that the store itself refuses, and arranges at the place whatever
     /// that needs: a key of another type, a mapping that the value breaks. `None` when there is no such thing.
-    fn poison(&self, place: &Place, record: Record) -> impl Future<Output = Option<Record>> + Send {
+    fn poison(&self, place: &Place, record: Record) -> impl Future<Output = Option<Record>> {
         let _ = (place, record);
         async { None }
     }
@@ -54,6 +58,75 @@ pub trait Harness: Sync {
         }
         dump
     }
+}
+
+/// A [`Harness`] of two functions; see [`harness`].
+#[derive(Debug)]
+pub struct Functions<K, C, D> {
+    connect: C,
+    dump: D,
+    promises: &'static [Promise],
+    address: Option<SocketAddr>,
+    sink: PhantomData<fn() -> K>,
+}
+
+/// Makes a harness of [`Harness::connect`] and [`Harness::dump`].
+pub fn harness<K, C, D>(connect: C, dump: D) -> Functions<K, C, D>
+where
+    K: Sink,
+    C: AsyncFn(&Place) -> Result<K, SinkError>,
+    D: AsyncFn(&Place) -> Dump,
+{
+    Functions { connect, dump, promises: &[Promise::Guarded, Promise::Deletes], address: None, sink: PhantomData }
+}
+
+impl<K, C, D> Functions<K, C, D> {
+    /// The sink promises this, neither more nor less.
+    #[must_use]
+    pub fn promising(self, promises: &'static [Promise]) -> Self {
+        Self { promises, ..self }
+    }
+
+    /// The store has this address: the checks of the network are made, too. `connect` goes to [`Place::through`] then, where
+    /// that is given.
+    #[must_use]
+    pub fn at(self, address: SocketAddr) -> Self {
+        Self { address: Some(address), ..self }
+    }
+}
+
+impl<K, C, D> Harness for Functions<K, C, D>
+where
+    K: Sink,
+    C: AsyncFn(&Place) -> Result<K, SinkError>,
+    D: AsyncFn(&Place) -> Dump,
+{
+    type Sink = K;
+
+    async fn connect(&self, place: &Place) -> Result<K, SinkError> {
+        (self.connect)(place).await
+    }
+
+    async fn dump(&self, place: &Place) -> Dump {
+        (self.dump)(place).await
+    }
+
+    fn promises(&self) -> &[Promise] {
+        self.promises
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+}
+
+/// Makes the sink of a connector as its binary does, with the place's name as `CONNECT_NAME`.
+///
+/// # Errors
+/// [`SinkError::Fatal`] with what the connector says.
+pub async fn start<C: Connector>(config: C::Config, place: &Place) -> Result<C::Sink, SinkError> {
+    let context = Context { name: place.name.clone(), topics: Vec::new(), settings: Settings::default() };
+    C::sink(config, context).await.map_err(SinkError::fatal)
 }
 
 /// A part of the store that belongs to one check.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use connect_core::{Fate, Ledgers, Record, Tombstones, TopicPartition};
 
-use super::plan::Plan;
+use super::plan::{Plan, Rejected};
 use crate::letters::Letters;
 use crate::log::Log;
 use crate::store::{Behaviour, Store, oracle};
@@ -21,8 +21,10 @@ pub(super) enum End {
 
 /// What a plan's settings make of a record.
 pub(super) fn end_of(plan: &Plan, record: &Record) -> End {
-    if record.value.is_none() && plan.settings.tombstones == Tombstones::Ignore {
-        return End::Filtered;
+    match plan.settings.tombstones {
+        Tombstones::Ignore if record.value.is_none() => return End::Filtered,
+        Tombstones::Reject if record.value.is_none() => return End::Rejected,
+        _ => {}
     }
     match Behaviour::of(record) {
         Behaviour::Written => End::Stored,
@@ -54,8 +56,14 @@ impl Audit<'_> {
         self.log.partitions().iter().flat_map(|partition| self.log.records(partition)).collect()
     }
 
+    /// What is not in the topic any more counts as far as it was read in time.
     fn store_equals_the_model(&self) -> Result<(), String> {
-        let records = self.records();
+        let mut records = self.records();
+        for partition in self.log.partitions() {
+            let removed = self.log.removed(&partition).into_iter();
+            records.extend(removed.filter(|record| self.store.ever_held(&partition, record.offset)));
+        }
+        records.sort_by_key(|record| (record.partition, record.offset));
         let effective = records.iter().filter(|record| matches!(end_of(self.plan, record), End::Stored | End::Expired));
         let (wanted, found) = (oracle(self.store.effect(), effective), self.store.dump());
         if wanted == found {
@@ -73,14 +81,14 @@ impl Audit<'_> {
     fn dead_letters_are_complete(&self) -> Result<(), String> {
         let mut wanted = BTreeMap::new();
         for record in self.records() {
-            if self.plan.dead_letter_topic && end_of(self.plan, &record) == End::Rejected {
+            if self.plan.rejected != Rejected::Dropped && end_of(self.plan, &record) == End::Rejected {
                 wanted.insert((TopicPartition::new(record.topic, record.partition), record.offset), 0);
             }
         }
         for letter in self.letters.all() {
             match wanted.get_mut(&letter) {
                 Some(times) => *times += 1,
-                None if self.was_compacted(&letter.0, letter.1) => {}
+                None if self.was_removed(&letter.0, letter.1) => {}
                 None => return Err(format!("the dead letter {letter:?} is a good record")),
             }
         }
@@ -95,8 +103,8 @@ impl Audit<'_> {
         Ok(())
     }
 
-    fn was_compacted(&self, partition: &TopicPartition, offset: i64) -> bool {
-        !self.log.records(partition).iter().any(|record| record.offset == offset)
+    fn was_removed(&self, partition: &TopicPartition, offset: i64) -> bool {
+        self.log.removed(partition).iter().any(|record| record.offset == offset)
     }
 
     fn every_record_has_a_fate(&self) -> Result<(), String> {
@@ -119,7 +127,10 @@ impl Audit<'_> {
         }
         let ends: Vec<End> = self.records().iter().map(|record| end_of(self.plan, record)).collect();
         let count = |end: End| ends.iter().filter(|other| **other == end).count() as u64;
-        let rejected = if self.plan.dead_letter_topic { Fate::DeadLettered } else { Fate::Dropped };
+        let rejected = match self.plan.rejected {
+            Rejected::Dropped => Fate::Dropped,
+            Rejected::Kept | Rejected::Held => Fate::DeadLettered,
+        };
         let mut wanted = BTreeMap::from([(Fate::Returned.label(), 0), (Fate::Superseded.label(), 0)]);
         wanted.insert(Fate::Written.label(), count(End::Stored));
         wanted.insert(Fate::Expired.label(), count(End::Expired));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use connect_core::{Settings, Tombstones};
+use connect_core::{OutOfRange, Settings, Tombstones};
 
 use crate::dice::Dice;
 use crate::store::{Effect, Flaw, Guard};
@@ -26,12 +26,25 @@ pub enum Event {
     FailOver,
     /// A partition is compacted.
     Compact,
+    /// Retention deletes the oldest records of a partition, whether they were read or not.
+    Retain,
     /// A transaction begins.
     Begin,
     /// For this time every call fails, of the store and of Kafka.
     Outage(Duration),
     /// Open transactions are decided.
     Decide,
+}
+
+/// What becomes of records that can't be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejected {
+    /// They are dropped.
+    Dropped,
+    /// They go to a topic.
+    Kept,
+    /// They hold their partition, until a person has them kept in a topic.
+    Held,
 }
 
 /// A schedule: the whole of what a seed means.
@@ -55,8 +68,12 @@ pub struct Plan {
     pub keys: u64,
     /// Processes.
     pub processes: usize,
-    /// Whether rejected records go to a topic; else they are dropped.
-    pub dead_letter_topic: bool,
+    /// What becomes of rejected records.
+    pub rejected: Rejected,
+    /// Whether retention may delete what was not read.
+    pub retention: bool,
+    /// Whether the last process works to the end and stops by itself.
+    pub backfill: bool,
     /// Whether a request that was given up may still land.
     pub late: bool,
     /// The longest way of a good call to the store, and back.
@@ -76,11 +93,12 @@ impl Plan {
     pub fn of(seed: u64) -> Self {
         let dice = Dice::new(seed);
         let calm = dice.percent(15);
-        let guard = [Guard::None, Guard::PerKey, Guard::Atomic, Guard::Atomic][dice.below(4) as usize];
+        let guard = *dice.one_of(&[Guard::None, Guard::PerKey, Guard::Atomic, Guard::Atomic]);
         let effect = if guard == Guard::Atomic && dice.percent(70) { Effect::Append } else { Effect::Put };
         let write_timeout = Duration::from_millis(dice.between(500, 30_000));
         let settings = Settings {
-            tombstones: if dice.percent(80) { Tombstones::Delete } else { Tombstones::Ignore },
+            tombstones: *dice.one_of(&[Tombstones::Delete, Tombstones::Delete, Tombstones::Ignore, Tombstones::Reject]),
+            out_of_range: OutOfRange::Earliest,
             batch_records: dice.between(1, 12) as usize,
             batch_bytes: if dice.percent(30) { dice.between(1, 64) as usize } else { 1 << 20 },
             write_timeout,
@@ -100,7 +118,13 @@ impl Plan {
             partitions: dice.between(1, 3),
             keys: dice.between(1, 6),
             processes: dice.between(1, 3) as usize,
-            dead_letter_topic: dice.percent(80),
+            rejected: match dice.below(10) {
+                0 | 1 => Rejected::Dropped,
+                2 if !calm => Rejected::Held,
+                _ => Rejected::Kept,
+            },
+            retention: !calm && dice.percent(20),
+            backfill: dice.percent(20),
             late: !calm && guard != Guard::None,
             latency: Duration::from_millis(dice.between(1, 200)),
             failing: if calm { 0 } else { dice.between(0, 40) },
@@ -114,7 +138,7 @@ impl Plan {
 
     fn event(&self, dice: &Dice) -> (Duration, Event) {
         let within = Duration::from_secs(if self.calm { 60 } else { dice.between(1, 30) });
-        let event = match dice.below(17) {
+        let event = match dice.below(18) {
             0 | 1 => Event::Restart,
             2 | 3 => Event::HandOver(within),
             4 => Event::Begin,
@@ -130,13 +154,14 @@ impl Plan {
             14 if !self.calm => Event::Outage(Duration::from_secs(dice.between(20, 180))),
             // What accumulates shows every record: compaction would change the result itself.
             13 if self.effect == Effect::Put => Event::Compact,
+            15 | 16 if self.retention => Event::Retain,
             _ => Event::Produce(dice.between(1, 30)),
         };
         (dice.time(Duration::from_secs(20)), event)
     }
 
-    /// Only a store that keeps its offset with the data gets back what a fail-over lost.
+    /// Only a store that keeps its offset with the data gets back what a fail-over lost, and only while the topic has it.
     fn loses_writes(&self) -> bool {
-        !self.calm && self.guard == Guard::Atomic
+        !self.calm && self.guard == Guard::Atomic && !self.retention
     }
 }

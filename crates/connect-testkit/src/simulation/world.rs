@@ -1,28 +1,34 @@
 //! The processes, the topic and the store, and what happens to them.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use connect_core::{Budget, DeadLetters, Health, Ledgers, Pipeline, Record, RunEnd, TopicPartition, supervise};
+use connect_core::{
+    Budget, DeadLetters, Fate, Health, Ledgers, Pipeline, Record, RunEnd, Settings, Stop, TopicPartition, supervise,
+};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::audit::{Audit, End, end_of};
-use super::plan::{Event, Plan};
+use super::plan::{Event, Plan, Rejected};
 use crate::dice::{Dice, Trouble};
 use crate::faulty::{Faults, Faulty};
 use crate::group::{Group, MemberId};
 use crate::letters::{LetterBox, Letters};
 use crate::log::{Log, LogSource};
+use crate::met::Met;
 use crate::store::{Behaviour, Store};
 
 /// Once nothing goes wrong any more, everything must be written within this time.
 const CATCH_UP: Duration = Duration::from_secs(3_600);
+/// A partition without progress for so long, once nothing goes wrong any more, is held by a record.
+const HELD: Duration = Duration::from_secs(300);
 
 /// What a schedule amounted to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Records in the topic at the end.
     pub records: usize,
@@ -32,6 +38,8 @@ pub struct Summary {
     pub processes: usize,
     /// How much time passed in the simulated world.
     pub simulated: Duration,
+    /// What came up.
+    pub met: BTreeSet<Met>,
 }
 
 /// A running process.
@@ -54,6 +62,8 @@ struct World<'a> {
     ledgers: Vec<Arc<Ledgers>>,
     budgets: Vec<Arc<Budget>>,
     objections: Arc<Mutex<Vec<String>>>,
+    /// From here on a person has records kept in a topic that held their partition.
+    mended: bool,
 }
 
 pub(super) async fn run(plan: &Plan) -> Result<Summary, String> {
@@ -79,6 +89,7 @@ pub(super) async fn run(plan: &Plan) -> Result<Summary, String> {
         read: world.ledgers.iter().flat_map(|ledgers| ledgers.all()).map(|(_, ledger)| ledger.records_read()).sum(),
         processes: world.ledgers.len(),
         simulated: started.elapsed(),
+        met: world.met(),
     })
 }
 
@@ -115,6 +126,7 @@ impl<'a> World<'a> {
             ledgers: Vec::new(),
             budgets: Vec::new(),
             objections,
+            mended: false,
         }
     }
 
@@ -134,19 +146,20 @@ impl<'a> World<'a> {
 
     /// Starts a process with all that is its own.
     fn start(&mut self) {
+        self.start_with(self.plan.settings.clone());
+    }
+
+    fn start_with(&mut self, settings: Settings) {
         let budget = Budget::new(self.plan.memory);
         let ledgers = Arc::<Ledgers>::default();
         let source = LogSource::new(self.log.clone(), Arc::clone(&budget), self.dice.fork(), Arc::clone(&self.trouble));
         let sink = Faulty::new(Arc::new(self.store.clone()), Arc::clone(&self.faults));
-        let dead_letters = match self.plan.dead_letter_topic {
-            true => DeadLetters::Topic(Arc::new(LetterBox::new(
-                self.letters.clone(),
-                self.dice.fork(),
-                Arc::clone(&self.trouble),
-            ))),
-            false => DeadLetters::Drop,
+        let letter_box = LetterBox::new(self.letters.clone(), self.dice.fork(), Arc::clone(&self.trouble));
+        let dead_letters = match self.plan.rejected {
+            Rejected::Dropped => DeadLetters::Drop,
+            Rejected::Held if !self.mended => DeadLetters::Stop,
+            Rejected::Held | Rejected::Kept => DeadLetters::Topic(Arc::new(letter_box)),
         };
-        let settings = self.plan.settings.clone();
         let pipeline = Pipeline::new(Arc::new(source), Arc::new(sink), dead_letters, settings, Arc::clone(&ledgers));
         let member = self.group.join(self.dice.fork(), Arc::clone(&self.trouble));
         let (id, shutdown) = (member.id(), CancellationToken::new());
@@ -174,6 +187,7 @@ impl<'a> World<'a> {
                     process.task.abort();
                     let _ = process.task.await;
                     self.group.gone(process.member);
+                    self.trouble.met(Met::Crash);
                     sleep(pause).await;
                     self.start();
                 }
@@ -181,6 +195,7 @@ impl<'a> World<'a> {
             Event::Restart => {
                 if let Some(process) = self.take_process() {
                     self.stop(process).await?;
+                    self.trouble.met(Met::Restart);
                     self.start();
                 }
             }
@@ -190,18 +205,37 @@ impl<'a> World<'a> {
                 }
             }
             Event::Lose(silence) => {
+                let partition = self.some_partition();
                 if let Some(to) = self.some_member() {
-                    self.group.lose(&self.some_partition(), to, silence);
+                    if !silence.is_zero() && self.group.owner(&partition).is_some_and(|owner| owner != to) {
+                        self.trouble.met(Met::LostUnheard);
+                    }
+                    self.group.lose(&partition, to, silence);
                 }
             }
             Event::Replicate => self.store.replicate(),
-            Event::FailOver => self.store.fail_over(),
+            Event::FailOver => {
+                self.trouble.met(Met::FailOver);
+                self.store.fail_over();
+            }
+            Event::Retain => {
+                let partition = self.some_partition();
+                let (start, stable) = self.log.bounds(&partition);
+                let offset = self.dice.between(start as u64, stable as u64);
+                self.log.delete_below(&partition, offset as i64);
+            }
             Event::Compact => {
                 let effective = |record: &Record| matches!(end_of(self.plan, record), End::Stored | End::Expired);
-                self.log.compact(&self.some_partition(), effective);
+                let partition = self.some_partition();
+                let before = self.log.removed(&partition).len();
+                self.log.compact(&partition, effective);
+                if self.log.removed(&partition).len() > before {
+                    self.trouble.met(Met::Compacted);
+                }
             }
             Event::Begin => self.log.begin(&self.some_partition()),
             Event::Outage(duration) => {
+                self.trouble.met(Met::Outage);
                 self.trouble.set(100);
                 sleep(duration).await;
                 self.trouble.set(self.plan.failing);
@@ -230,7 +264,10 @@ impl<'a> World<'a> {
         match end.map_err(|error| format!("a process panicked: {error}"))? {
             Ok(RunEnd::Drained) => Ok(()),
             // A call that began in worse times may still be under way.
-            Ok(RunEnd::DrainTimeout) if !self.plan.calm => Ok(()),
+            Ok(RunEnd::DrainTimeout) if !self.plan.calm => {
+                self.trouble.met(Met::DrainTimeout);
+                Ok(())
+            }
             other => Err(format!("a process that was asked to stop ended with {other:?}")),
         }
     }
@@ -275,6 +312,12 @@ impl<'a> World<'a> {
             self.produce_good(&partition);
         }
         self.give_out();
+        if self.plan.rejected == Rejected::Held {
+            self.mend().await?;
+        }
+        if self.plan.backfill {
+            self.work_to_the_end().await?;
+        }
         while !self.settled() {
             self.objection()?;
             self.give_out();
@@ -287,11 +330,63 @@ impl<'a> World<'a> {
             }
             sleep(Duration::from_secs(1)).await;
         }
+        self.stop_all().await
+    }
+
+    async fn stop_all(&mut self) -> Result<(), String> {
         while let Some(process) = self.processes.pop() {
             self.stop(process).await?;
             self.give_out();
         }
         Ok(())
+    }
+
+    /// Waits until a record holds its partition, and has such records kept in a topic.
+    async fn mend(&mut self) -> Result<(), String> {
+        let deadline = Instant::now() + CATCH_UP;
+        while !self.settled() && Instant::now() < deadline {
+            sleep(Duration::from_secs(1)).await;
+            let stalled = self.ledgers.iter().flat_map(|ledgers| ledgers.all());
+            if stalled.map(|(_, ledger)| ledger.stalled_seconds()).fold(0.0, f64::max) > HELD.as_secs_f64() {
+                self.trouble.met(Met::HeldByRecord);
+                break;
+            }
+        }
+        self.mended = true;
+        self.stop_all().await?;
+        for _ in 0..self.plan.processes {
+            self.start();
+        }
+        Ok(())
+    }
+
+    /// One process takes everything, works to the end, and stops by itself.
+    async fn work_to_the_end(&mut self) -> Result<(), String> {
+        self.stop_all().await?;
+        self.start_with(Settings { stop: Stop::End, ..self.plan.settings.clone() });
+        let Some(process) = self.processes.pop() else { return Ok(()) };
+        let end = timeout(CATCH_UP, process.task).await.map_err(|_| "a backfill never ends".to_owned())?;
+        self.group.gone(process.member);
+        match end.map_err(|error| format!("a process panicked: {error}"))? {
+            Ok(RunEnd::Finished) => self.trouble.met(Met::WorkedToTheEnd),
+            other => return Err(format!("a backfill ended with {other:?}")),
+        }
+        Ok(())
+    }
+
+    fn met(&self) -> BTreeSet<Met> {
+        if self.group.too_late() > 0 {
+            self.trouble.met(Met::HandOverTooLate);
+        }
+        for (_, ledger) in self.ledgers.iter().flat_map(|ledgers| ledgers.all()) {
+            let counts = [
+                (Met::RecordsReturned, ledger.count(Fate::Returned)),
+                (Met::RecordsSuperseded, ledger.count(Fate::Superseded)),
+                (Met::RecordsSkipped, ledger.skipped()),
+            ];
+            counts.iter().filter(|(_, count)| *count > 0).for_each(|(met, _)| self.trouble.met(*met));
+        }
+        self.trouble.encounters()
     }
 
     fn produce_good(&self, partition: &TopicPartition) {
@@ -340,7 +435,7 @@ fn not_durable(
         log.records(partition).into_iter().filter(|record| record.offset < committed).find(|record| {
             match end_of(plan, record) {
                 End::Stored | End::Expired => !store.ever_held(partition, record.offset),
-                End::Rejected => plan.dead_letter_topic && !letters.hold(partition, record.offset),
+                End::Rejected => plan.rejected != Rejected::Dropped && !letters.hold(partition, record.offset),
                 End::Filtered => false,
             }
         });

@@ -54,7 +54,7 @@ impl Traffic {
     async fn send(&mut self, number: u64) -> Result<()> {
         let user = self.events.user(number);
         let mut record = self.events.record(number);
-        if number % DELETES == 0 {
+        if number.is_multiple_of(DELETES) {
             record.value = None;
             self.contents.remove(&Events::key(user));
         } else {
