@@ -31,7 +31,7 @@ async fn a_drain_that_takes_too_long_exits_75_and_commits_nothing_of_it() -> Res
     })
     .await?;
     metrics_until(&mut connector, "nothing is left", |m| m.lag() == 0).await?;
-    connector.drain().await?;
+    connector.finish().await?;
     Ok(())
 }
 
@@ -46,7 +46,7 @@ async fn readiness_follows_the_store_check_and_the_assignment() -> Result<()> {
     scene.redis.start_again().await?;
     until("it is ready", async || connector.status("/readyz").await.is_ok_and(|status| status == 200)).await?;
     let begun = std::time::Instant::now();
-    connector.drain().await?;
+    connector.finish().await?;
     assert!(begun.elapsed() < PATIENCE);
     Ok(())
 }

@@ -21,8 +21,8 @@ async fn a_process_more_than_there_are_partitions_is_ready_too() -> Result<()> {
     let first_has = partitions(&metrics_until(&mut first, "the first answers", |_| true).await?);
     let second_has = partitions(&metrics_until(&mut second, "the second answers", |_| true).await?);
     assert_eq!((first_has, second_has), (1, 0), "the only partition stays where it is: {}", scene.logged());
-    second.drain().await?;
-    first.drain().await?;
+    second.finish().await?;
+    first.finish().await?;
     Ok(())
 }
 
@@ -43,6 +43,6 @@ async fn a_store_that_hangs_shows_as_a_stall_and_makes_no_process_restart() -> R
     scene.redis.resume()?;
     let moves = |metrics: &Metrics| metrics.lag() == 0 && stalled(metrics) == 0.0;
     metrics_until(&mut connector, "it moves again", moves).await?;
-    connector.drain().await?;
+    connector.finish().await?;
     Ok(())
 }

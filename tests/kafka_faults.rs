@@ -3,16 +3,11 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use system_tests::{Scene, assert_account_adds_up, metrics_until, record, until};
+use system_tests::{Scene, assert_account_adds_up, metrics_until, numbered, until};
 use xtask::kafka_client::{connect, create_topic};
 use xtask::services::{Kafka, KafkaOptions};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_sink-redis");
-
-fn numbered(numbers: std::ops::Range<usize>) -> Vec<(usize, rskafka::record::Record)> {
-    let one = |n: usize| (0, record(Some(format!("key-{n}").as_bytes()), Some(b"value")));
-    numbers.map(one).collect()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: cargo xtask test"]
@@ -26,7 +21,7 @@ async fn a_topic_that_does_not_exist_is_named_and_waited_for() -> Result<()> {
     .await?;
     create_topic(&connect(&scene.kafka).await?, &scene.topic, 1).await?;
     metrics_until(&mut connector, "it is picked up", |m| m.sum("connect_partitions", &[]) == 1.0).await?;
-    connector.drain().await?;
+    connector.finish().await?;
     Ok(())
 }
 
@@ -35,7 +30,7 @@ async fn a_topic_that_does_not_exist_is_named_and_waited_for() -> Result<()> {
 async fn a_broker_that_is_down_at_start_and_dies_mid_run_is_waited_for() -> Result<()> {
     let mut kafka = Kafka::start(KafkaOptions::default()).await?;
     let scene = Scene::on(BINARY, kafka.bootstrap(), "broker", 1).await?;
-    scene.produce(numbered(0..100)).await?;
+    scene.produce(numbered(0..100, 1)).await?;
 
     kafka.stop();
     let mut connector = scene.connector()?;
@@ -47,9 +42,9 @@ async fn a_broker_that_is_down_at_start_and_dies_mid_run_is_waited_for() -> Resu
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert!(connector.process().exited()?.is_none(), "it lives: {}", scene.logged());
     kafka.start_again().await?;
-    scene.produce(numbered(100..200)).await?;
+    scene.produce(numbered(100..200, 1)).await?;
     let metrics = metrics_until(&mut connector, "the second hundred", |m| m.written() == 200).await?;
     assert_account_adds_up(&metrics);
-    connector.drain().await?;
+    connector.finish().await?;
     Ok(())
 }

@@ -45,7 +45,7 @@ async fn twenty_kills_over_200_000_records_lose_nothing() -> Result<()> {
             && m.sum("connect_committed_offset", &[]) == RECORDS as f64
     })
     .await?;
-    connector.drain().await?;
+    connector.finish().await?;
 
     let store = scene.store().await?;
     let keys: Vec<_> = model.keys().cloned().collect();

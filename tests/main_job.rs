@@ -38,14 +38,14 @@ async fn redis_holds_what_the_topic_says_across_a_restart() -> Result<()> {
     let metrics = metrics_until(&mut connector, "20,000 records written", |m| m.written() == 20_000).await?;
     assert_account_adds_up(&metrics);
     assert_eq!(metrics.lag(), 0);
-    connector.drain().await?;
+    connector.finish().await?;
 
     produce(20_000..30_000).await?;
     let mut connector = scene.connector()?;
     let metrics = metrics_until(&mut connector, "the rest written", |m| m.written() >= 10_000 && m.lag() == 0).await?;
     assert_eq!((metrics.read(), outcome(&metrics, "written")), (10_000, 10_000), "nothing is read twice");
     assert_account_adds_up(&metrics);
-    connector.drain().await?;
+    connector.finish().await?;
 
     let store = scene.store().await?;
     let keys: Vec<_> = model.keys().cloned().collect();

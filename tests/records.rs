@@ -28,7 +28,7 @@ async fn sizes_from_nothing_to_8_mib_and_bytes_that_are_no_text_arrive_as_they_a
         let found: Option<Bytes> = store.get(key).await?;
         assert_eq!(found.as_deref(), Some(value), "{}", String::from_utf8_lossy(key));
     }
-    connector.drain().await?;
+    connector.finish().await?;
     Ok(())
 }
 
@@ -55,7 +55,7 @@ async fn a_record_that_cannot_be_written_stops_its_partition_by_default() -> Res
     assert_eq!(metrics.written(), 1);
     let second: Option<Bytes> = scene.store().await?.get("session:b").await?;
     assert_eq!(second, None, "nothing passes the record");
-    connector.drain().await?;
+    connector.finish().await?;
     Ok(())
 }
 
@@ -67,7 +67,7 @@ async fn a_record_that_cannot_be_written_is_dropped_and_counted_when_chosen() ->
     let metrics = metrics_until(&mut connector, "both are written", |m| m.written() == 2).await?;
     assert_eq!(outcome(&metrics, "dropped"), 1);
     assert_account_adds_up(&metrics);
-    connector.drain().await?;
+    connector.finish().await?;
     Ok(())
 }
 
@@ -81,7 +81,7 @@ async fn a_record_that_cannot_be_written_goes_to_the_dead_letter_topic_as_it_was
     let metrics = metrics_until(&mut connector, "both are written", |m| m.written() == 2).await?;
     assert_eq!(outcome(&metrics, "dead_lettered"), 1);
     assert_account_adds_up(&metrics);
-    connector.drain().await?;
+    connector.finish().await?;
 
     let client = connect(&scene.kafka).await?;
     let partition = client.partition_client(&letters, 0, UnknownTopicHandling::Error).await?;

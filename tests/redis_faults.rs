@@ -5,21 +5,16 @@ use std::time::Duration;
 use anyhow::Result;
 use fred::interfaces::{ConfigInterface, KeysInterface, ListInterface};
 use fred::prelude::*;
-use system_tests::{Scene, assert_account_adds_up, exit_code, metrics_until, record, until};
+use system_tests::{Scene, assert_account_adds_up, exit_code, metrics_until, numbered, record, until};
 use xtask::services::{Redis, RedisOptions, shared};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_sink-redis");
-
-fn numbered(numbers: std::ops::Range<usize>) -> Vec<(usize, rskafka::record::Record)> {
-    let one = |n: usize| (n % 2, record(Some(format!("key-{n}").as_bytes()), Some(format!("value-{n}").as_bytes())));
-    numbers.map(one).collect()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: cargo xtask test"]
 async fn a_redis_that_is_down_at_start_is_waited_for() -> Result<()> {
     let mut scene = Scene::new(BINARY, "redis-late", 2).await?;
-    scene.produce(numbered(0..100)).await?;
+    scene.produce(numbered(0..100, 2)).await?;
     scene.redis.shutdown().await?;
     let mut connector = scene.connector()?;
     until("it says what it waits for", async || scene.logged().contains("CONNECT_REDIS_URL")).await?;
@@ -27,7 +22,7 @@ async fn a_redis_that_is_down_at_start_is_waited_for() -> Result<()> {
     scene.redis.start_again().await?;
     let metrics = metrics_until(&mut connector, "all written", |m| m.written() == 100).await?;
     assert_account_adds_up(&metrics);
-    connector.drain().await?;
+    connector.finish().await?;
     Ok(())
 }
 
@@ -35,11 +30,11 @@ async fn a_redis_that_is_down_at_start_is_waited_for() -> Result<()> {
 #[ignore = "needs servers: cargo xtask test"]
 async fn a_redis_that_goes_down_and_comes_back_empty_or_not_ends_up_complete() -> Result<()> {
     let mut scene = Scene::new(BINARY, "redis-gone", 2).await?;
-    scene.produce(numbered(0..100)).await?;
+    scene.produce(numbered(0..100, 2)).await?;
     let mut connector = scene.connector()?;
     metrics_until(&mut connector, "the first hundred", |m| m.written() == 100).await?;
     scene.redis.stop();
-    scene.produce(numbered(100..200)).await?;
+    scene.produce(numbered(100..200, 2)).await?;
     metrics_until(&mut connector, "it tries again", |m| m.sum("connect_retries_total", &[]) > 2.0).await?;
     scene.redis.start_again().await?;
     // Whatever of the first hundred the killed server had not saved is written again, since the offset went with it.
@@ -51,7 +46,7 @@ async fn a_redis_that_goes_down_and_comes_back_empty_or_not_ends_up_complete() -
     .await?;
     let metrics = metrics_until(&mut connector, "nothing is left", |m| m.lag() == 0).await?;
     assert_account_adds_up(&metrics);
-    connector.drain().await?;
+    connector.finish().await?;
     Ok(())
 }
 
@@ -59,18 +54,18 @@ async fn a_redis_that_goes_down_and_comes_back_empty_or_not_ends_up_complete() -
 #[ignore = "needs servers: cargo xtask test"]
 async fn a_frozen_redis_is_timed_out_and_tried_again() -> Result<()> {
     let mut scene = Scene::new(BINARY, "redis-frozen", 2).await?.set("CONNECT_WRITE_TIMEOUT", "1s");
-    scene.produce(numbered(0..100)).await?;
+    scene.produce(numbered(0..100, 2)).await?;
     let mut connector = scene.connector()?;
     metrics_until(&mut connector, "the first hundred", |m| m.written() == 100).await?;
     scene.redis.pause()?;
-    scene.produce(numbered(100..200)).await?;
+    scene.produce(numbered(100..200, 2)).await?;
     metrics_until(&mut connector, "a time-out", |m| m.sum("connect_retries_total", &[]) >= 1.0).await?;
     scene.redis.resume()?;
     let metrics = metrics_until(&mut connector, "all settled", |m| m.lag() == 0 && m.read() >= 200).await?;
     assert_account_adds_up(&metrics);
     let keys: i64 = scene.store().await?.dbsize().await?;
     assert_eq!(keys, 201);
-    connector.drain().await?;
+    connector.finish().await?;
     Ok(())
 }
 
@@ -81,13 +76,13 @@ async fn a_full_redis_is_waited_for_and_loses_nothing() -> Result<()> {
     let store = scene.store().await?;
     store.config_set("maxmemory-policy", "noeviction").await?;
     store.config_set("maxmemory", "1").await?;
-    scene.produce(numbered(0..100)).await?;
+    scene.produce(numbered(0..100, 2)).await?;
     let mut connector = scene.connector()?;
     until("it says that Redis is full", async || scene.logged().contains("maxmemory")).await?;
     store.config_set("maxmemory", "0").await?;
     let metrics = metrics_until(&mut connector, "all written", |m| m.written() == 100).await?;
     assert_account_adds_up(&metrics);
-    connector.drain().await?;
+    connector.finish().await?;
     Ok(())
 }
 
@@ -133,6 +128,6 @@ async fn a_key_with_an_expiry_goes_away_by_itself() -> Result<()> {
     let left: i64 = scene.store().await?.pttl("k").await?;
     let hour = Duration::from_secs(3600).as_millis() as i64;
     assert!((hour - 120_000..=hour).contains(&left), "{left} ms");
-    connector.drain().await?;
+    connector.finish().await?;
     Ok(())
 }

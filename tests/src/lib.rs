@@ -130,6 +130,15 @@ pub fn record(key: Option<&[u8]>, value: Option<&[u8]>) -> Record {
     }
 }
 
+/// A record for each of these numbers, with a key of its own, spread over the partitions.
+pub fn numbered(numbers: std::ops::Range<usize>, partitions: usize) -> Vec<(usize, Record)> {
+    let one = |number: usize| {
+        let (key, value) = (format!("key-{number}"), format!("value-{number}"));
+        (number % partitions, record(Some(key.as_bytes()), Some(value.as_bytes())))
+    };
+    numbers.map(one).collect()
+}
+
 /// Waits until the connector's metrics satisfy a condition.
 ///
 /// # Errors
@@ -182,10 +191,9 @@ pub async fn exit_code(connector: &mut Connector) -> Result<i32> {
     }
 }
 
-/// Checks that every record read is found again under exactly one outcome, with nothing in flight.
+/// Checks that every record read is found again under exactly one outcome, in each partition, with nothing in flight.
 pub fn assert_account_adds_up(metrics: &Metrics) {
-    let outcomes = metrics.sum("connect_records_total", &[]);
-    assert_eq!(metrics.read() as f64, outcomes, "read = sum of all outcomes: {metrics:?}");
+    assert_eq!(metrics.adds_up(), Ok(()), "{metrics:?}");
 }
 
 /// How many records met this outcome.

@@ -1,11 +1,12 @@
 //! The account of a partition: every record read is found again under exactly one outcome.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::{counter, gauge};
 use tokio::time::Instant;
+use tracing::{error, info};
 
 use crate::record::TopicPartition;
 
@@ -100,7 +101,8 @@ impl Ledger {
 
     /// Records met their fate.
     pub fn settle(&self, fate: Fate, records: u64) {
-        self.fates[fate as usize].fetch_add(records, Relaxed);
+        // Who sees the fate sees that the record was read.
+        self.fates[fate as usize].fetch_add(records, Release);
     }
 
     /// Takes note of records that retention deleted before they were read.
@@ -115,7 +117,7 @@ impl Ledger {
 
     /// How many records met this fate.
     pub fn count(&self, fate: Fate) -> u64 {
-        self.fates[fate as usize].load(Relaxed)
+        self.fates[fate as usize].load(Acquire)
     }
 
     /// Records read.
@@ -125,7 +127,7 @@ impl Ledger {
 
     /// Records read whose fate is open.
     pub fn in_flight(&self) -> u64 {
-        let settled: u64 = self.fates.iter().map(|fate| fate.load(Relaxed)).sum();
+        let settled: u64 = Fate::ALL.iter().map(|fate| self.count(*fate)).sum();
         self.read.load(Relaxed).saturating_sub(settled)
     }
 
@@ -217,18 +219,40 @@ impl Ledgers {
         partitions.iter().map(|(partition, ledger)| (partition.clone(), Arc::clone(ledger))).collect()
     }
 
+    /// Tells what became of the records of this run: the metrics end with the process.
+    pub fn conclude(&self) {
+        let ledgers = self.all();
+        for (partition, ledger) in ledgers.iter().filter(|(_, ledger)| ledger.in_flight() != 0) {
+            let (read, open) = (ledger.records_read(), ledger.in_flight());
+            error!(%partition, read, open, "the account does not add up; this is a bug, please report it");
+        }
+        let count = |fate: Fate| ledgers.iter().map(|(_, ledger)| ledger.count(fate)).sum::<u64>();
+        info!(
+            read = ledgers.iter().map(|(_, ledger)| ledger.records_read()).sum::<u64>(),
+            written = count(Fate::Written),
+            superseded = count(Fate::Superseded),
+            filtered = count(Fate::Filtered),
+            expired = count(Fate::Expired),
+            dropped = count(Fate::Dropped),
+            dead_lettered = count(Fate::DeadLettered),
+            returned = count(Fate::Returned),
+            "what became of the records"
+        );
+    }
+
     /// Hands the figures to the installed metrics recorder: called once a scrape.
     pub fn publish(&self) {
         let mut bytes = 0;
         for (partition, ledger) in self.all() {
             let labels = [("topic", partition.topic.to_string()), ("partition", partition.partition.to_string())];
-            counter!("connect_records_read_total", &labels).absolute(ledger.read.load(Relaxed));
-            counter!("connect_records_skipped_total", &labels).absolute(ledger.skipped.load(Relaxed));
+            // Before what was read: a scrape never shows more fates than records.
             for fate in Fate::ALL {
                 let [topic, number] = labels.clone();
                 let labels = [topic, number, ("outcome", fate.label().to_owned())];
                 counter!("connect_records_total", &labels).absolute(ledger.count(fate));
             }
+            counter!("connect_records_read_total", &labels).absolute(ledger.read.load(Relaxed));
+            counter!("connect_records_skipped_total", &labels).absolute(ledger.skipped.load(Relaxed));
             // A partition that is not ours has no lag of ours: NaN is what Prometheus takes for "no value".
             gauge!("connect_lag", &labels).set(ledger.lag().map_or(f64::NAN, |lag| lag as f64));
             let committed = ledger.committed().or(ledger.durable());

@@ -42,12 +42,14 @@ pub async fn run<C: Connector>(configuration: Configuration<C::Config>) -> Resul
     let (_, serve) = admin::listen(listen, Arc::clone(&health), Arc::new(scrape)).await?;
 
     let shutdown = CancellationToken::new();
-    let work = work::<C>(configuration, context, budget, ledgers, health, shutdown.clone());
-    tokio::select! {
+    let work = work::<C>(configuration, context, budget, Arc::clone(&ledgers), health, shutdown.clone());
+    let end = tokio::select! {
         end = work => end,
         fault = serve => Err(fault),
         () = signals.forward(shutdown) => Ok(RunEnd::DrainTimeout),
-    }
+    };
+    ledgers.conclude();
+    end
 }
 
 async fn work<C: Connector>(

@@ -146,6 +146,6 @@ async fn counters_are_exact_after_sixty_kills() {
         }
         sleep(Duration::from_millis(50)).await;
     }
-    connector.drain().await.unwrap();
+    connector.finish().await.unwrap();
     assert_eq!(counters(&server), expected);
 }

@@ -28,6 +28,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(20);
 /// Without progress for this long it is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
+/// Records that were read meet their fate within this time, unless the store fails.
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 /// The drain has a deadline of its own, 25 s unless set otherwise.
 const DRAINED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -118,14 +120,20 @@ impl Connector {
     /// What it says at `/metrics` now; `None` while it doesn't listen yet.
     ///
     /// # Errors
-    /// It has ended (the message has the end of its log), or what it says isn't understood.
+    /// It has ended (the message has the end of its log), what it says isn't understood, or more records met a fate than were read.
     pub async fn metrics(&mut self) -> Result<Option<Metrics>> {
         if let Some(status) = self.process.exited()? {
             bail!("the connector ended ({status}); {}", self.process.log_tail());
         }
         match Metrics::scrape(self.admin).await {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(None),
-            metrics => Ok(Some(metrics.context("the connector doesn't say its metrics")?)),
+            metrics => {
+                let metrics = metrics.context("the connector doesn't say its metrics")?;
+                match metrics.accounts().iter().find(|(_, account)| account.in_flight() < 0) {
+                    Some((partition, account)) => bail!("{partition}: more fates than records: {account:?}"),
+                    None => Ok(Some(metrics)),
+                }
+            }
         }
     }
 
@@ -162,14 +170,44 @@ impl Connector {
         Ok(status)
     }
 
+    /// Waits until every record that it has read met its fate, in each partition; its metrics then.
+    ///
+    /// # Errors
+    /// It has ended, or its account never adds up; the message has the figures.
+    pub async fn settled(&mut self) -> Result<Metrics> {
+        let deadline = Instant::now() + SETTLED_WITHIN;
+        loop {
+            let metrics = self.metrics().await?.unwrap_or_default();
+            match metrics.adds_up() {
+                Ok(()) => return Ok(metrics),
+                Err(message) if Instant::now() >= deadline => bail!("{message}; {}", self.process.log_tail()),
+                Err(_) => sleep(POLL).await,
+            }
+        }
+    }
+
+    /// Has it drained once all that it has read is settled: see [`settled`](Self::settled) and [`drain`](Self::drain).
+    ///
+    /// # Errors
+    /// As for both.
+    pub async fn finish(&mut self) -> Result<Metrics> {
+        let metrics = self.settled().await?;
+        self.drain().await?;
+        Ok(metrics)
+    }
+
     /// Asks it to drain (SIGTERM) and waits for its end.
     ///
     /// # Errors
-    /// It ended with another code than 0, or not at all; the message has the end of its log.
+    /// It ended with another code than 0, or not at all, or its last account doesn't add up; the message has the end of its
+    /// log.
     pub async fn drain(&mut self) -> Result<ExitStatus> {
         let status = self.process.terminate(DRAINED_WITHIN).await?;
         if !status.success() {
             bail!("the connector ended with {status} when asked to drain; {}", self.process.log_tail());
+        }
+        if self.process.log_tail().contains("the account does not add up") {
+            bail!("{}", self.process.log_tail());
         }
         Ok(status)
     }
