@@ -1,8 +1,13 @@
-//! Health tells the truth: of a process too many, and of a store that hangs.
+//! Health tells the truth: of a process too many, of a store that hangs, of a drain; and a restart moves nothing.
+
+use std::collections::BTreeSet;
 
 use anyhow::Result;
+use connect_core::TopicPartition;
 use connect_testkit::scrape::Metrics;
-use system_tests::{Scene, metrics_until, record, until};
+use system_tests::{Scene, exit_code, metrics_until, record, until};
+use xtask::deploy::observation::asked_for;
+use xtask::process::Signal;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_sink-redis");
 
@@ -44,5 +49,74 @@ async fn a_store_that_hangs_shows_as_a_stall_and_makes_no_process_restart() -> R
     let moves = |metrics: &Metrics| metrics.lag() == 0 && stalled(metrics) == 0.0;
     metrics_until(&mut connector, "it moves again", moves).await?;
     connector.finish().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_process_that_drains_is_alive_and_not_ready() -> Result<()> {
+    let mut scene = Scene::new(BINARY, "draining", 1).await?;
+    scene.produce([(0, record(Some(b"a"), Some(b"1")))]).await?;
+    let mut connector = scene.connector()?;
+    metrics_until(&mut connector, "the first is written", |metrics| metrics.written() == 1).await?;
+    assert_eq!(connector.status("/readyz").await?, 200);
+    scene.redis.pause()?;
+    scene.produce([(0, record(Some(b"b"), Some(b"2")))]).await?;
+    metrics_until(&mut connector, "the second is in hand", |metrics| metrics.read() == 2).await?;
+    connector.process().signal(Signal::TERM)?;
+    // It can't end while the store hangs, so this is seen before it does.
+    until("it is no longer ready", async || connector.status("/readyz").await.is_ok_and(|status| status == 503))
+        .await?;
+    assert_eq!(connector.status("/livez").await?, 200);
+    scene.redis.resume()?;
+    assert_eq!(exit_code(&mut connector).await?, 0, "{}", scene.logged());
+    Ok(())
+}
+
+/// The partitions of which this process has read records.
+fn has_read(metrics: &Metrics) -> BTreeSet<TopicPartition> {
+    let accounts = metrics.accounts().into_iter();
+    accounts.filter(|(_, account)| account.read > 0).map(|(partition, _)| partition).collect()
+}
+
+/// What a StatefulSet does: a pod goes, and one of the same name comes.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_rolling_restart_of_named_members_moves_no_partition() -> Result<()> {
+    let a_record_for_each = || (0..4).map(|partition| (partition, record(Some(b"key"), Some(b"value"))));
+    let scene = Scene::new(BINARY, "rolling", 4).await?.set("CONNECT_KAFKA_ASSIGNMENT", "group");
+    let scene = scene.set("CONNECT_KAFKA_INSTANCE_ID", "sink-0");
+    let mut first = scene.connector()?;
+    let scene = scene.set("CONNECT_KAFKA_INSTANCE_ID", "sink-1");
+    let mut second = scene.connector()?;
+    for member in [&mut first, &mut second] {
+        metrics_until(member, "each has half", |metrics| partitions(metrics) == 2).await?;
+    }
+    scene.produce(a_record_for_each()).await?;
+    let of_the_first = has_read(&metrics_until(&mut first, "half are read", |m| m.written() == 2).await?);
+    let of_the_second = has_read(&metrics_until(&mut second, "half are read", |m| m.written() == 2).await?);
+    second.drain().await?;
+    // Had its partitions moved to the first, these would be read there.
+    scene.produce(a_record_for_each()).await?;
+    let mut second = scene.connector()?;
+    let metrics = metrics_until(&mut second, "half are read again", |metrics| metrics.written() == 2).await?;
+    assert_eq!(has_read(&metrics), of_the_second);
+    let metrics = metrics_until(&mut first, "its own are read", |metrics| metrics.written() == 4).await?;
+    assert_eq!(has_read(&metrics), of_the_first);
+    second.drain().await?;
+    first.drain().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: cargo xtask test"]
+async fn every_metric_of_the_alerts_and_the_dashboard_is_there_from_the_first_record_on() -> Result<()> {
+    let scene = Scene::new(BINARY, "observed", 1).await?;
+    scene.produce([(0, record(Some(b"a"), Some(b"1")))]).await?;
+    let mut connector = scene.connector()?;
+    let metrics = metrics_until(&mut connector, "the record is written", |metrics| metrics.written() == 1).await?;
+    let missing: Vec<_> = asked_for()?.into_iter().filter(|name| !metrics.has(name)).collect();
+    assert_eq!(missing, Vec::<String>::new(), "an alert on what appears with the first trouble would miss it");
+    connector.drain().await?;
     Ok(())
 }

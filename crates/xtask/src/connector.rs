@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     cargo::cargo,
-    packages, ports,
+    packages, paths, ports,
     process::{self, Lifetime, Process},
 };
 
@@ -38,14 +38,17 @@ const DRAINED_WITHIN: Duration = Duration::from_secs(30);
 /// # Errors
 /// It doesn't compile; cargo has written why.
 pub fn build(package: &str, profile: &str) -> Result<PathBuf> {
-    run_cargo(package, cargo().args(["build", "--profile", profile]))
+    // A release is built as it is shipped: with the features that the package itself asks for. All else is built with those of
+    // the whole workspace, as the tests are, so that nothing is compiled twice.
+    let packages: &[&str] = if profile == "release" { &["--package", package] } else { &["--workspace"] };
+    run_cargo(package, cargo().args(["build", "--profile", profile]).args(packages))
 }
 
-/// Builds the static binary that a container image holds, and says where it is.
+/// Builds the static binary that a container image holds from the sources in a directory, and says where it is.
 ///
 /// # Errors
 /// The target for musl or its C compiler can't be installed, or it doesn't compile.
-pub fn build_static(package: &str) -> Result<PathBuf> {
+pub fn build_static(package: &str, sources: &Path) -> Result<PathBuf> {
     packages::ensure(&[packages::MUSL])?;
     let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
     let added = Command::new("rustup").args(["target", "add", &target]).status().context("can't run rustup")?;
@@ -53,7 +56,8 @@ pub fn build_static(package: &str) -> Result<PathBuf> {
         bail!("the target can't be installed: rustup target add {target}");
     }
     let mut build = cargo();
-    build.args(["build", "--release", "--target", &target]);
+    build.current_dir(sources).env("CARGO_TARGET_DIR", paths::target());
+    build.args(["build", "--locked", "--release", "--package", package, "--target", &target]);
     // Parts of zstd and ring are C.
     build.env(format!("CC_{}", target.replace('-', "_")), packages::MUSL.program);
     run_cargo(package, &mut build)
@@ -69,7 +73,7 @@ pub fn tested(package: &str) -> Result<PathBuf> {
 }
 
 fn run_cargo(package: &str, command: &mut Command) -> Result<PathBuf> {
-    executable(package, command.args(["--package", package, "--bin", package]))
+    executable(package, command.args(["--bin", package]))
 }
 
 /// Runs cargo and finds the binary of that name among what it built.
@@ -104,11 +108,18 @@ impl Connector {
     /// # Errors
     /// The binary can't be run.
     pub fn start(binary: &Path, environment: &[(&str, &str)], log: &Path) -> Result<Self> {
+        let name = binary.file_name().unwrap_or_default().to_string_lossy();
+        Self::start_by(&name, process::command(binary, Lifetime::Owned), environment, log)
+    }
+
+    /// The same by a command that becomes the connector.
+    ///
+    /// # Errors
+    /// The command can't be run.
+    pub fn start_by(name: &str, mut command: Command, environment: &[(&str, &str)], log: &Path) -> Result<Self> {
         let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()?));
-        let mut command = process::command(binary, Lifetime::Owned);
         // Nothing of the person's own environment can change what is run here.
         command.env_clear().envs(environment.iter().copied()).env("CONNECT_ADMIN_LISTEN", admin.to_string());
-        let name = binary.file_name().unwrap_or_default().to_string_lossy();
         Ok(Self { process: Process::spawn_logged(name, command, log)?, admin })
     }
 

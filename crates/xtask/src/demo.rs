@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: the main job, on a machine where nothing is set up.
 
+pub mod compose;
 mod couchbase;
 mod elasticsearch;
 mod live;

@@ -1,6 +1,7 @@
 //! `cargo xtask deploy`: the files below `deploy/` are checked as Helm, Kubernetes and Prometheus would.
 
 pub mod chart;
+pub mod contents;
 pub mod image;
 pub mod objects;
 pub mod observation;

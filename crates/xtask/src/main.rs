@@ -25,6 +25,9 @@ enum Task {
         /// Events a second
         #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "once")]
         rate: u32,
+        /// In containers, by deploy/compose.yaml: where there is Docker, and neither Java nor apt
+        #[arg(long, conflicts_with = "rate")]
+        compose: bool,
     },
     /// Run every check: format, lints, docs, the files for Kubernetes, unit tests, system tests against real servers
     Test {
@@ -54,6 +57,9 @@ enum Task {
         /// Only make the generated part of the chart's schema anew, from docs/configuration.md
         #[arg(long)]
         write: bool,
+        /// Only build what the images hold, and let it write real topics as a pod would; needs root
+        #[arg(long, conflicts_with = "write")]
+        contents: bool,
     },
     /// Measure a connector against the limits of this machine
     #[command(subcommand)]
@@ -66,6 +72,16 @@ enum Store {
     Elasticsearch,
     /// The in-memory test server of this project: there is no package of the real one
     Couchbase,
+}
+
+impl Store {
+    fn in_containers(&self) -> demo::compose::Shown {
+        match self {
+            Self::Redis => demo::compose::REDIS,
+            Self::Elasticsearch => demo::compose::ELASTICSEARCH,
+            Self::Couchbase => demo::compose::COUCHBASE,
+        }
+    }
 }
 
 #[derive(Subcommand)]
@@ -99,9 +115,11 @@ enum Bench {
 #[tokio::main]
 async fn main() -> ExitCode {
     let result = match Arguments::parse().task {
+        // Its containers are to be removed after an interrupt, too.
+        Task::Demo { store, once, compose: true, .. } => demo::compose::run(store.in_containers(), once).await,
         // The live demo waits for the interrupt itself, to let the connector drain.
-        Task::Demo { store: Store::Redis, once: false, rate } => demo::live::<demo::Redis>(rate).await,
-        Task::Demo { store: Store::Couchbase, once: false, rate } => demo::live::<demo::Couchbase>(rate).await,
+        Task::Demo { store: Store::Redis, once: false, rate, .. } => demo::live::<demo::Redis>(rate).await,
+        Task::Demo { store: Store::Couchbase, once: false, rate, .. } => demo::live::<demo::Couchbase>(rate).await,
         // Dropping a task stops what it has started.
         task => tokio::select! {
             biased;
@@ -131,7 +149,8 @@ async fn run(task: Task) -> Result<()> {
         Task::Services(Services::Down) => services::command::down().await,
         Task::Services(Services::Status) => services::command::status(),
         Task::Bench(bench) => measure(bench).await,
-        Task::Deploy { write } => deploy::run(write).await,
+        Task::Deploy { contents: true, .. } => deploy::contents::check().await,
+        Task::Deploy { write, .. } => deploy::run(write).await,
     }
 }
 

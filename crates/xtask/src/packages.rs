@@ -52,7 +52,10 @@ pub fn ensure(packages: &[Package]) -> Result<()> {
     let names = missing.join(" ");
     let by_hand = format!("sudo apt-get update && sudo apt-get install --no-install-recommends {names}");
     let Some(apt) = find_program(Path::new("apt-get")) else {
-        bail!("not installed: {names}. This system has no apt-get; on Debian or Ubuntu: {by_hand}");
+        bail!(
+            "not installed: {names}. This system has no apt-get; on Debian or Ubuntu: {by_hand}. The demo can do with Docker alone: \
+             cargo xtask demo --compose"
+        );
     };
     if !rustix::process::geteuid().is_root() {
         bail!("not installed: {names}. Install with: {by_hand}");

@@ -76,6 +76,9 @@ async fn files(nightly: bool, watch: &mut Stopwatch) -> Result<()> {
     let mut docs = cargo_command(["doc", "--workspace", "--no-deps"]);
     watch.command("docs", docs.env("RUSTDOCFLAGS", "--deny warnings")).await?;
     watch.step("deploy", deploy::run(false)).await?;
+    if nightly {
+        watch.step("contents of the images", deploy::contents::check()).await?;
+    }
     dependencies(nightly, watch).await
 }
 

@@ -3,6 +3,7 @@ The part of a pod that all workloads share. Takes the root context with `command
 (with the files' contents), `probes` and `restartPolicy`.
 */ -}}
 {{- define "connect.pod" -}}
+{{- include "connect.check" . -}}
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
 {{- range . }}

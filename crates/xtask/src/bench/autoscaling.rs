@@ -45,7 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// # Errors
 /// The set-up failed, the processes were never three or never one again, throughput didn't follow, or a record is missing.
 pub async fn run() -> Result<()> {
-    let binary = connector::build_static("sink-redis")?;
+    let binary = connector::build_static("sink-redis", &paths::workspace())?;
     println!("starting Kafka and Redis");
     let kafka = Kafka::start(KafkaOptions::default()).await?;
     let redis = Redis::start(RedisOptions { memory_only: true, ..RedisOptions::default() }).await?;

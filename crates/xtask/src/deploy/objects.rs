@@ -99,6 +99,14 @@ fn pod_problems(
     }
     // The names of a Deployment's pods never come again: each restart would leave a member behind that holds partitions.
     must(kind == "StatefulSet" || !has("CONNECT_KAFKA_INSTANCE_ID"), "an instance id outside a StatefulSet");
+    if kind == "StatefulSet" {
+        let id = environment.iter().find(|entry| entry["name"] == "CONNECT_KAFKA_INSTANCE_ID");
+        let of_the_pod = id.is_some_and(|id| id["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name");
+        must(
+            of_the_pod || has("CONNECT_SHARD"),
+            "neither the pod's name as instance id nor a shard: a restart moves partitions",
+        );
+    }
     problems
 }
 
@@ -124,8 +132,8 @@ mod tests {
     use super::*;
     use crate::deploy::reference::read;
 
-    fn deployment(change: impl Fn(&mut Value)) -> Vec<String> {
-        let mut object = json!({"kind": "Deployment", "spec": {
+    fn workload(kind: &str, change: impl Fn(&mut Value)) -> Vec<String> {
+        let mut object = json!({"kind": kind, "spec": {
             "selector": {"matchLabels": {"a": "b"}},
             "template": {"metadata": {"labels": {"a": "b"}}, "spec": {
                 "automountServiceAccountToken": false,
@@ -145,12 +153,12 @@ mod tests {
         change(&mut object);
         let document = "<!-- CONNECT_*: generated -->\n| `CONNECT_NAME` | required | t | N. |\n| `CONNECT_KAFKA_BROKERS` | required | t | B. |";
         let chapters = read(document).unwrap();
-        pod_problems("Deployment", &object, &object["spec"]["template"]["spec"], &[], &chapters)
+        pod_problems(kind, &object, &object["spec"]["template"]["spec"], &[], &chapters)
     }
 
     #[test]
     fn a_right_pod_has_no_problem_and_each_wrong_one_has_its_own() {
-        assert_eq!(deployment(|_| {}), Vec::<String>::new());
+        assert_eq!(workload("Deployment", |_| {}), Vec::<String>::new());
         for (pointer, value, problem) in [
             ("/automountServiceAccountToken", json!(true), "token"),
             ("/enableServiceLinks", json!(true), "service links"),
@@ -160,11 +168,27 @@ mod tests {
             ("/containers/0/env/0/name", json!("CONNECT_NAMES"), "CONNECT_NAMES is not in"),
             ("/containers/0/env/0/name", json!("CONNECT_KAFKA_INSTANCE_ID"), "instance id outside"),
         ] {
-            let problems = deployment(|object| {
+            let problems = workload("Deployment", |object| {
                 *object["spec"]["template"]["spec"].pointer_mut(pointer).expect(pointer) = value.clone();
             });
             assert!(problems.iter().any(|text| text.contains(problem)), "{pointer}: {problems:?}");
         }
+    }
+
+    #[test]
+    fn a_stateful_set_names_its_members_after_its_pods() {
+        let problem = |entry: Value| {
+            let problems = workload("StatefulSet", |object| {
+                let environment = &mut object["spec"]["template"]["spec"]["containers"][0]["env"];
+                environment.as_array_mut().unwrap().push(entry.clone());
+            });
+            problems.iter().any(|text| text.contains("neither the pod's name"))
+        };
+        let named =
+            |path: &str| json!({"name": "CONNECT_KAFKA_INSTANCE_ID", "valueFrom": {"fieldRef": {"fieldPath": path}}});
+        assert!(!problem(named("metadata.name")));
+        assert!(problem(named("metadata.uid")));
+        assert!(problem(json!({"name": "CONNECT_KAFKA_INSTANCE_ID", "value": "the-same-for-all"})));
     }
 
     #[test]

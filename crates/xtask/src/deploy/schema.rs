@@ -10,8 +10,8 @@ use super::reference::{Chapter, Variable};
 use crate::paths;
 
 /// Variables that the chart sets by itself, from `mode` and from the values: to set them beside it would contradict.
-const OF_THE_CHART: [&str; 4] =
-    ["CONNECT_CONFIG", "CONNECT_SHARD", "CONNECT_KAFKA_ASSIGNMENT", "CONNECT_KAFKA_INSTANCE_ID"];
+const OF_THE_CHART: [&str; 5] =
+    ["CONNECT_CONFIG", "CONNECT_SHARD", "CONNECT_KAFKA_ASSIGNMENT", "CONNECT_KAFKA_INSTANCE_ID", "CONNECT_KAFKA_STOP"];
 const FILE: &str = "deploy/chart/values.schema.json";
 
 /// Holds the schema to the reference, or makes it so.

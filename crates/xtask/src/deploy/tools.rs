@@ -16,6 +16,8 @@ use crate::{
 };
 
 const HELM: &str = "helm.sh/helm/v3/cmd/helm@v3.19.4";
+/// What Docker Compose itself reads its files with.
+const COMPOSE: &str = "github.com/compose-spec/compose-go/v2/cmd@v2.9.0";
 const KUSTOMIZE: &str = "sigs.k8s.io/kustomize/kustomize/v5@v5.7.1";
 const PYTHON: Package = Package { program: "python3", package: "python3-venv" };
 const NODE: Package = Package { program: "node", package: "nodejs" };
@@ -41,6 +43,8 @@ impl Tools {
         tools.npm_packages()?;
         tools.go_program("helm", HELM)?;
         tools.go_program("kustomize", KUSTOMIZE)?;
+        // `go install` names a program after its directory.
+        tools.go_program("cmd", COMPOSE)?;
         tools.prometheus()?;
         Ok(tools)
     }
@@ -53,6 +57,11 @@ impl Tools {
     /// Kustomize.
     pub fn kustomize(&self) -> Command {
         self.run("bin/kustomize")
+    }
+
+    /// Reads a compose file as Docker would, and prints what it says.
+    pub fn compose(&self) -> Command {
+        self.run("bin/cmd")
     }
 
     /// Checks and tests rules.
