@@ -7,7 +7,8 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 
 /// What is asked of the server: no more than what is looked at.
 pub(crate) const FILTER: &str = "items.*.status,items.*.result,items.*.error.type,items.*.error.reason,\
-     items.*.error.caused_by.type,items.*.error.caused_by.reason,error,status";
+     items.*.error.caused_by.type,items.*.error.caused_by.reason,items.*.error.caused_by.caused_by.type,\
+     items.*.error.caused_by.caused_by.reason,error,status";
 
 /// What became of one action.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use elasticsearch::http::Method;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use crate::config::{Action, IdFrom, VersionFrom};
+use crate::config::{Action, VersionFrom};
 use crate::errors::{Refusal, of_request};
 use crate::nodes::{Reply, Request};
 use crate::sink::ElasticsearchSink;
@@ -18,6 +18,7 @@ pub(crate) async fn check(sink: &ElasticsearchSink) -> Result<(), SinkError> {
     let version = version(sink).await?;
     info!(server = version, needs = needs(sink), "the cluster answers");
     privileges(sink).await?;
+    alias(sink).await?;
     pipeline(sink).await?;
     template(sink).await?;
     deletes(sink).await?;
@@ -109,11 +110,20 @@ fn refuse_credentials(reply: &Reply) -> Result<(), SinkError> {
     }
 }
 
-/// The indices that records go to, as a pattern: every placeholder stands for anything.
-fn index_pattern(sink: &ElasticsearchSink) -> String {
+/// The indices that records go to: an index a topic where they are known, and every other placeholder stands for anything.
+fn index_patterns(sink: &ElasticsearchSink) -> Vec<String> {
     let template = sink.config.index.to_string();
+    let topics = &sink.context.topics;
+    // A pattern of topics is written as a regular expression.
+    if !template.contains("{topic}") || topics.iter().any(|topic| topic.starts_with('^')) {
+        return vec![pattern(&template)];
+    }
+    topics.iter().map(|topic| pattern(&template.replace("{topic}", topic))).collect()
+}
+
+fn pattern(template: &str) -> String {
     let mut pattern = String::new();
-    let mut rest = template.as_str();
+    let mut rest = template;
     while let Some(open) = rest.find('{') {
         pattern.push_str(&rest[..open]);
         pattern.push('*');
@@ -123,14 +133,18 @@ fn index_pattern(sink: &ElasticsearchSink) -> String {
 }
 
 async fn privileges(sink: &ElasticsearchSink) -> Result<(), SinkError> {
-    let mut privileges = vec!["create_index", "create_doc"];
+    let mut privileges = vec!["auto_configure", "create_doc"];
     if sink.config.action != Action::Create {
-        privileges.extend(["index", "delete"]);
+        privileges.push("index");
     }
-    let mut wanted = vec![json!({ "names": [index_pattern(sink)], "privileges": privileges })];
+    if sink.deletes() {
+        privileges.push("delete");
+    }
+    let mut wanted = vec![json!({ "names": index_patterns(sink), "privileges": privileges })];
     if sink.config.guards_by_offset() {
-        wanted
-            .push(json!({ "names": [sink.config.topics_index], "privileges": ["read", "create_index", "create_doc"] }));
+        wanted.push(
+            json!({ "names": [sink.config.topics_index], "privileges": ["read", "auto_configure", "create_doc"] }),
+        );
     }
     let cluster: &[&str] = if sink.config.template_file.is_some() { &["manage_index_templates"] } else { &[] };
     let body = json!({ "cluster": cluster, "index": wanted }).to_string();
@@ -164,6 +178,24 @@ async fn privileges(sink: &ElasticsearchSink) -> Result<(), SinkError> {
     Err(SinkError::fatal(format!("Elasticsearch does not allow {user}: {}; grant it", missing.join(", "))))
 }
 
+/// A delete makes an index where the alias is missing, whatever CONNECT_ELASTICSEARCH_REQUIRE_ALIAS says: so nothing is
+/// written before the alias is there.
+async fn alias(sink: &ElasticsearchSink) -> Result<(), SinkError> {
+    if !sink.config.require_alias {
+        return Ok(());
+    }
+    for alias in index_patterns(sink).iter().filter(|name| !name.contains('*')) {
+        let reply = sink.nodes.send(&Request::get(&format!("_alias/{alias}"), &[])).await?;
+        if reply.status == 404 {
+            return Err(SinkError::transient(
+                "alias",
+                format!("the alias {alias} isn't there, and CONNECT_ELASTICSEARCH_REQUIRE_ALIAS=true; make it"),
+            ));
+        }
+    }
+    Ok(())
+}
+
 async fn pipeline(sink: &ElasticsearchSink) -> Result<(), SinkError> {
     let Some(pipeline) = sink.config.pipeline.as_ref().map(ToString::to_string).filter(|name| !name.contains('{'))
     else {
@@ -183,7 +215,7 @@ async fn template(sink: &ElasticsearchSink) -> Result<(), SinkError> {
     if sink.config.template_file.is_none() {
         return Ok(());
     }
-    let name = sink.config.template_name.as_deref().unwrap_or(&sink.name);
+    let name = sink.config.template_name.as_deref().unwrap_or(&sink.context.name);
     let reply = sink.nodes.send(&Request::get(&format!("_index_template/{name}"), &[])).await?;
     match reply.status {
         200 => {
@@ -198,11 +230,10 @@ async fn template(sink: &ElasticsearchSink) -> Result<(), SinkError> {
 
 /// Tells how long deletes are remembered, where that is too short.
 async fn deletes(sink: &ElasticsearchSink) -> Result<(), SinkError> {
-    let generated = matches!(sink.config.id, Some(IdFrom::Generated));
-    if sink.config.action != Action::Index || sink.config.version() == VersionFrom::None || generated {
+    if !sink.deletes() || sink.config.version() == VersionFrom::None {
         return Ok(());
     }
-    let path = format!("{}/_settings/index.gc_deletes", index_pattern(sink));
+    let path = format!("{}/_settings/index.gc_deletes", index_patterns(sink).join(","));
     let query = [("flat_settings", "true"), ("include_defaults", "true"), ("ignore_unavailable", "true")];
     let reply = sink.nodes.send(&Request::get(&path, &query)).await?;
     if reply.status != 200 {
@@ -246,22 +277,25 @@ fn json_of(reply: &Reply) -> Value {
 #[cfg(test)]
 mod tests {
     use connect_core::config::Section;
+    use connect_core::{Context, Settings};
 
     use super::*;
     use crate::config::ElasticsearchConfig;
 
+    fn patterns(template: &str, topics: &[&str]) -> Vec<String> {
+        let pairs = [("CONNECT_ELASTICSEARCH_URLS", "http://es"), ("CONNECT_ELASTICSEARCH_INDEX", template)];
+        let config = ElasticsearchConfig::from_pairs(&pairs).unwrap();
+        let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        let context = Context { name: "name".to_owned(), topics, settings: Settings::default() };
+        index_patterns(&ElasticsearchSink::new(config, context).unwrap())
+    }
+
     #[test]
     fn an_index_is_asked_for_by_pattern() {
-        for (template, pattern) in [
-            ("{topic}", "*"),
-            ("logs-{topic}-{timestamp:%Y.%m.%d}", "logs-*-*"),
-            ("plain", "plain"),
-            ("a{key}b", "a*b"),
-        ] {
-            let pairs = [("CONNECT_ELASTICSEARCH_URLS", "http://es"), ("CONNECT_ELASTICSEARCH_INDEX", template)];
-            let config = ElasticsearchConfig::from_pairs(&pairs).unwrap();
-            assert_eq!(index_pattern(&ElasticsearchSink::new(config, "name").unwrap()), pattern);
-        }
+        assert_eq!(patterns("logs-{topic}-{timestamp:%Y.%m.%d}", &["a", "b"]), ["logs-a-*", "logs-b-*"]);
+        assert_eq!(patterns("logs-{topic}", &["^a.*"]), ["logs-*"]);
+        assert_eq!(patterns("plain", &["a", "b"]), ["plain"]);
+        assert_eq!(patterns("a{key}b", &["a"]), ["a*b"]);
     }
 
     #[test]

@@ -179,7 +179,7 @@ section! {
         pub proxy: Option<HttpUrl>,
         /// Whether requests are compressed: worth it where the network costs more than the CPU.
         pub gzip: bool = "false",
-        /// How long one request may take.
+        /// How long one request may take; not longer than CONNECT_WRITE_TIMEOUT.
         pub timeout: Duration = "20s",
         /// The most requests in flight at once; the connector itself finds how many of them the cluster bears.
         pub max_in_flight: NonZeroUsize = "8",

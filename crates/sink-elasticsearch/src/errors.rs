@@ -6,6 +6,7 @@ use connect_core::SinkError;
 
 use crate::answer::{Cause, ItemAnswer};
 use crate::op::Kind;
+use crate::update::OUT_OF_ORDER;
 
 /// What became of one action.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub(crate) fn of_item(kind: Kind, item: &ItemAnswer) -> Fate {
         // Two updates met: the later one has to see what the earlier one wrote.
         409 if kind == Kind::Update => Fate::Retry { reason, busy: false },
         409 if cause.kind == "version_conflict_engine_exception" => Fate::Superseded,
+        // The document is gone with its index.
+        404 if kind == Kind::Delete && cause.kind == "index_not_found_exception" => Fate::Written,
         401 => Fate::Fatal(credentials(&reason)),
         403 if !is_blocked(cause) => Fate::Fatal(privileges(&reason)),
         400 if is_missing_script_language(cause) => Fate::Fatal(format!(
@@ -59,7 +62,10 @@ pub(crate) fn of_item(kind: Kind, item: &ItemAnswer) -> Fate {
         400 if is_compile_error(cause) => {
             Fate::Fatal(format!("the script can't be compiled: {reason}. Mend CONNECT_ELASTICSEARCH_SCRIPT_FILE"))
         }
-        400 if is_about_the_cluster(cause) => Fate::Retry { reason, busy: false },
+        400 if is_out_of_order(cause) || is_about_the_cluster(cause) => Fate::Retry { reason, busy: false },
+        400 if is_for_creates_only(cause) => {
+            Fate::Rejected(format!("{reason}; set CONNECT_ELASTICSEARCH_ACTION=create"))
+        }
         400 => Fate::Rejected(reason),
         429 | 503 => Fate::Retry { reason, busy: true },
         _ => Fate::Retry { reason, busy: false },
@@ -120,11 +126,14 @@ pub(crate) fn cause_of(body: &[u8]) -> Option<Cause> {
     }
 }
 
-/// The server's words without what they quote of a document.
+/// The server's words up to where they quote a document.
 pub(crate) fn describe(cause: &Cause) -> String {
+    const QUOTES: [&str; 4] =
+        [" Preview of field's value", "Unrecognized token", " at [Source:", " The prefix of the first"];
     let mut text = cause.kind.clone();
     if let Some(reason) = &cause.reason {
-        let reason = reason.split(" Preview of field's value").next().unwrap_or_default();
+        let quote = QUOTES.iter().filter_map(|quote| reason.find(quote)).min();
+        let reason = reason[..quote.unwrap_or(reason.len())].trim_end();
         let separator = if text.is_empty() { "" } else { ": " };
         let _ = write!(text, "{separator}{}", shortened(reason));
     }
@@ -157,8 +166,20 @@ fn is_about_the_cluster(cause: &Cause) -> bool {
     let reason = cause.reason.as_deref().unwrap_or_default();
     cause.kind == "index_closed_exception"
         || reason.contains("pipeline with id [")
+        // An alias of several indices has to say which one is written to.
+        || reason.contains("no write index is defined for alias")
         // The limit on shards.
         || (cause.kind == "validation_exception" && reason.contains("shards"))
+}
+
+/// A guarded update whose predecessor the server has not taken; see `update.rs`.
+fn is_out_of_order(cause: &Cause) -> bool {
+    any(cause, |cause| cause.reason.as_deref() == Some(OUT_OF_ORDER))
+}
+
+/// A data stream.
+fn is_for_creates_only(cause: &Cause) -> bool {
+    cause.reason.as_deref().is_some_and(|reason| reason.contains("op_type of create are allowed"))
 }
 
 /// A block on writes: the disk is full, or somebody has made the index read-only.

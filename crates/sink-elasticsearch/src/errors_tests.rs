@@ -13,6 +13,9 @@ fn success_is_written_and_what_changed_nothing_superseded() {
     assert_eq!(fate(Kind::Index, 201, None), Fate::Written);
     assert_eq!(fate(Kind::Delete, 404, None), Fate::Written);
     assert_eq!(of_item(Kind::Update, &ItemAnswer { status: 200, noop: true, error: None }), Fate::Superseded);
+    let no_index = || Some(cause("index_not_found_exception", "no such index [x]"));
+    assert_eq!(fate(Kind::Delete, 404, no_index()), Fate::Written, "it is gone with its index");
+    assert!(matches!(fate(Kind::Index, 404, no_index()), Fate::Retry { busy: false, .. }));
     for status in [0, 199, 300, 404] {
         assert!(matches!(fate(Kind::Index, status, None), Fate::Retry { .. }), "{status} proves nothing");
     }
@@ -37,6 +40,7 @@ fn what_is_not_the_records_fault_is_sent_again() {
         (403, "cluster_block_exception", "index [x] blocked by: [FORBIDDEN/8/index write (api)]", false),
         (400, "index_closed_exception", "closed", false),
         (400, "illegal_argument_exception", "pipeline with id [missing] does not exist", false),
+        (400, "illegal_argument_exception", "no write index is defined for alias [x]. The write index may be", false),
         (400, "validation_exception", "this action would add [2] shards, but this cluster has [1000]/[1000]", false),
         (418, "teapot", "", false),
     ] {
@@ -59,6 +63,18 @@ fn a_bad_record_is_rejected_with_the_servers_reason_and_without_its_content() {
         reason,
         "document_parsing_exception: [1:6] failed to parse field [n] of type [integer] in document with id 'm1'. (number_format_exception)"
     );
+}
+
+#[test]
+fn a_reason_ends_where_it_quotes_the_document() {
+    for reason in [
+        "[1:11] Duplicate field 'n'\n at [Source: (byte[])\"{\"n\":\"secret\"}\"; line: 1, column: 11]",
+        "[1:6] Unrecognized token 'secret': was expecting (JSON String, Number, Array, Object)",
+        "Document contains at least one immense term in field=\"n\". The prefix of the first immense term is: '[115, 101] secret'",
+    ] {
+        let text = describe(&cause("document_parsing_exception", reason));
+        assert!(text.starts_with("document_parsing_exception: ") && !text.contains("secret"), "{text}");
+    }
 }
 
 #[test]

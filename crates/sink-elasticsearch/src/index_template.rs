@@ -35,7 +35,7 @@ pub(crate) async fn put(sink: &ElasticsearchSink) -> Result<(), SinkError> {
     if !template["index_patterns"].is_array() {
         return Err(SinkError::fatal(format!("{setting} is no index template: it has no index_patterns")));
     }
-    let name = sink.config.template_name.as_deref().unwrap_or(&sink.name);
+    let name = sink.config.template_name.as_deref().unwrap_or(&sink.context.name);
     let path = format!("_index_template/{name}");
     let reply = sink.nodes.send(&Request::get(&path, &[])).await?;
     match reply.status {

@@ -10,9 +10,9 @@ mod json;
 mod nodes;
 pub mod op;
 mod pace;
-mod script;
 pub mod sink;
 mod topics;
+mod update;
 
 use connect_core::connector::{Connector, Context};
 
@@ -29,6 +29,6 @@ impl Connector for ElasticsearchConnector {
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 
     async fn sink(config: ElasticsearchConfig, context: Context) -> Result<ElasticsearchSink, String> {
-        ElasticsearchSink::new(config, &context.name)
+        ElasticsearchSink::new(config, context)
     }
 }

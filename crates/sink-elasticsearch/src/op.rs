@@ -8,7 +8,7 @@ use connect_core::{Record, Rejection, Template};
 
 use crate::config::{Action, ElasticsearchConfig, IdFrom, VersionFrom};
 use crate::json::{append_number, append_string};
-use crate::script::Script;
+use crate::update::Update;
 
 /// The longest id that Elasticsearch takes, in bytes.
 const LONGEST_ID: usize = 512;
@@ -22,7 +22,7 @@ pub struct Op {
     pub line: Bytes,
     /// Index, id and routing as they stand in the action line; unique where the id is generated.
     pub target: Bytes,
-    /// The line behind it, its line break not included; none for a delete.
+    /// The line behind it, its line break not included; none for a delete. Of an update, what the record adds to it.
     pub body: Option<Bytes>,
 }
 
@@ -50,13 +50,6 @@ impl Kind {
     }
 }
 
-impl Op {
-    /// How many bytes it adds to a request.
-    pub fn bytes(&self) -> usize {
-        self.line.len() + self.body.as_ref().map_or(0, |body| body.len() + 1)
-    }
-}
-
 /// Turns records into actions.
 pub struct Mapper {
     action: Action,
@@ -68,7 +61,7 @@ pub struct Mapper {
     pipeline: Option<Template>,
     require_alias: bool,
     timestamp: Option<(String, Path)>,
-    script: Option<Script>,
+    update: Option<Update>,
 }
 
 /// Action lines are split off one buffer: an allocation a few hundred records, not one each.
@@ -106,7 +99,7 @@ impl Mapper {
             pipeline: config.pipeline.clone(),
             require_alias: config.require_alias,
             timestamp: config.timestamp_field.as_ref().map(pointer).transpose()?,
-            script: Script::new(config)?,
+            update: Update::new(config)?,
         })
     }
 
@@ -118,7 +111,7 @@ impl Mapper {
         let value = record.value.as_ref();
         let kind = match (self.action, value) {
             // A guarded document can't be deleted without losing its guard: the script empties it.
-            (_, None) if self.script.as_ref().is_some_and(Script::is_guarded) => Kind::Update,
+            (_, None) if self.update.as_ref().is_some_and(Update::is_guarded) => Kind::Update,
             (_, None) => Kind::Delete,
             (Action::Index, _) => Kind::Index,
             (Action::Create, _) => Kind::Create,
@@ -240,10 +233,7 @@ impl Mapper {
         if value.iter().all(u8::is_ascii_whitespace) {
             return Err(Rejection::new("the value is empty, not a JSON object"));
         }
-        // The server would guess another encoding, or put other letters in.
-        if std::str::from_utf8(value).is_err() {
-            return Err(Rejection::new("the value is not UTF-8"));
-        }
+        check_utf8(value)?;
         let value = match &self.timestamp {
             Some((field, path)) => with_timestamp(record, value, field, path)?,
             None => value.clone(),
@@ -251,26 +241,27 @@ impl Mapper {
         Ok(one_line(value))
     }
 
+    /// The record's part of an update.
     fn update(&self, record: &Record, value: Option<&Bytes>) -> Result<Bytes, Rejection> {
-        if let Some(value) = value {
-            // It becomes a part of a larger document, so it has to be whole: anything else could add to that document.
-            check_object(value)?;
-        }
-        let value = value.map(|value| match &self.timestamp {
-            Some((field, path)) => with_timestamp(record, value, field, path),
-            None => Ok(value.clone()),
-        });
-        let value = value.transpose()?;
-        let mut body = BytesMut::with_capacity(value.as_ref().map_or(4, Bytes::len) + 256);
-        match (&self.script, value) {
-            (Some(script), value) => script.write(record, value.as_deref(), &mut body),
-            (None, value) => {
-                body.extend_from_slice(b"{\"doc\":");
-                body.extend_from_slice(value.as_deref().unwrap_or(b"{}"));
-                body.extend_from_slice(b",\"doc_as_upsert\":true}");
+        let Some(update) = &self.update else { return Err(Rejection::new("the action is no update")) };
+        let value = match (value, &self.timestamp) {
+            (None, _) => None,
+            (Some(value), timestamp) => {
+                // It becomes a part of a larger document, so it has to be whole: anything else could add to that document.
+                check_object(value)?;
+                check_utf8(value)?;
+                Some(match timestamp {
+                    Some((field, path)) => with_timestamp(record, value, field, path)?,
+                    None => value.clone(),
+                })
             }
-        }
-        Ok(one_line(body.freeze()))
+        };
+        Ok(one_line(update.part(record, value)))
+    }
+
+    /// What stands around that part; `None` where the action is no update.
+    pub(crate) fn around(&self) -> Option<&Update> {
+        self.update.as_ref()
     }
 }
 
@@ -307,6 +298,11 @@ fn unique(record: &Record) -> Bytes {
     let mut target = BytesMut::with_capacity(20);
     append_number(&mut target, record.offset);
     target.freeze()
+}
+
+/// Of anything else the server would guess the encoding, or put other letters in.
+fn check_utf8(value: &[u8]) -> Result<(), Rejection> {
+    std::str::from_utf8(value).map(drop).map_err(|_| Rejection::new("the value is not UTF-8"))
 }
 
 fn check_object(value: &[u8]) -> Result<(), Rejection> {

@@ -160,25 +160,19 @@ fn a_document_gets_its_timestamp_where_it_has_none() {
 
 #[test]
 fn an_update_is_guarded_by_the_offsets_that_the_document_has_seen() {
-    let (line, body) = lines(&[("ACTION", "update")], &record(Some(r#"{"n":1}"#))).unwrap();
+    let (line, part) = lines(&[("ACTION", "update")], &record(Some("{\"n\":\n1}"))).unwrap();
     assert_eq!(line, r#"{"update":{"_index":"clicks","_id":"k1","retry_on_conflict":3}}"#);
-    let body: serde_json::Value = serde_json::from_str(&body.unwrap()).unwrap();
-    assert_eq!(body["scripted_upsert"], true);
-    let expected = serde_json::json!({
-        "guard": "connect_offsets", "partition": "clicks-3", "offset": 42, "value": { "n": 1 }
-    });
-    assert_eq!(body["script"]["params"], expected);
-    let (line, body) = lines(&[("ACTION", "update")], &record(None)).unwrap();
+    assert_eq!(part.as_deref(), Some(r#""partition":"clicks-3","offset":42,"value":{"n": 1}"#));
+    let (line, part) = lines(&[("ACTION", "update")], &record(None)).unwrap();
     assert!(line.starts_with(r#"{"update""#), "deleted, it would lose its guard: {line}");
-    let body: serde_json::Value = serde_json::from_str(&body.unwrap()).unwrap();
-    assert_eq!(body["script"]["params"]["value"], serde_json::Value::Null);
+    assert_eq!(part.as_deref(), Some(r#""partition":"clicks-3","offset":42,"value":null"#));
 }
 
 #[test]
-fn an_update_without_guard_is_a_partial_document() {
+fn an_update_without_guard_is_the_value_and_a_tombstone_deletes() {
     let pairs = [("ACTION", "update"), ("UPDATE_GUARD", "none")];
-    let (_, body) = lines(&pairs, &record(Some(r#"{"n":1}"#))).unwrap();
-    assert_eq!(body.as_deref(), Some(r#"{"doc":{"n":1},"doc_as_upsert":true}"#));
+    let (_, part) = lines(&pairs, &record(Some(r#"{"n":1}"#))).unwrap();
+    assert_eq!(part.as_deref(), Some(r#"{"n":1}"#));
     let (line, _) = lines(&pairs, &record(None)).unwrap();
     assert_eq!(line, r#"{"delete":{"_index":"clicks","_id":"k1"}}"#);
 }
@@ -191,6 +185,8 @@ fn a_value_cannot_add_to_the_update_around_it() {
             assert!(problem.contains("JSON"), "{value}: {problem}");
         }
     }
+    let bytes = Record { value: Some(Bytes::from_static(b"{\"n\":\"\xff\"}")), ..record(None) };
+    assert_eq!(lines(&[("ACTION", "update")], &bytes).unwrap_err(), "the value is not UTF-8");
 }
 
 #[test]

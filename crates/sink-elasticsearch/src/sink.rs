@@ -1,20 +1,25 @@
 //! Writes batches by bulk requests until each item has met its fate.
 
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use connect_core::{Assigned, Batch, Item, Outcome, Record, Rejection, Resume, Sink, SinkError, Verdict};
+use connect_core::{
+    Assigned, Batch, Context, Item, Outcome, Record, Rejection, Resume, Sink, SinkError, Tombstones, Verdict,
+};
 use elasticsearch::http::Method;
 use tokio::sync::OnceCell;
+use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
-use crate::bulk;
-use crate::config::ElasticsearchConfig;
+use crate::bulk::Bulk;
+use crate::config::{ElasticsearchConfig, IdFrom};
 use crate::errors::{Fate, Refusal, of_item, of_request};
 use crate::nodes::{Nodes, Request};
 use crate::op::{Mapper, Op};
 use crate::pace::{Load, Pace};
+use crate::update::Update;
 use crate::{answer, check, index_template, topics};
 
 /// Why items are sent again is logged this often.
@@ -23,11 +28,12 @@ const SAY_AGAIN: Duration = Duration::from_secs(10);
 /// A cluster that records are written to.
 pub struct ElasticsearchSink {
     pub(crate) config: ElasticsearchConfig,
-    /// `CONNECT_NAME`.
-    pub(crate) name: String,
+    pub(crate) context: Context,
     pub(crate) nodes: Nodes,
     mapper: Mapper,
     pace: Pace,
+    /// How long after the begin of a write its last request is sent, so that there is time left for the answer.
+    time_to_send: Duration,
     prepared: OnceCell<()>,
     said: Mutex<Option<Instant>>,
 }
@@ -36,6 +42,8 @@ pub struct ElasticsearchSink {
 enum Sent {
     /// Every item has its verdict.
     Settled,
+    /// The same, and the cluster has too much to do.
+    Busy,
     /// It has to be halved.
     Halve(Halve),
 }
@@ -51,24 +59,45 @@ impl ElasticsearchSink {
     /// Nothing is sent yet.
     ///
     /// # Errors
-    /// A file that can't be read or used, named with its setting.
-    pub fn new(config: ElasticsearchConfig, name: &str) -> Result<Self, String> {
+    /// A file that can't be read or used, or a setting that doesn't go with the framework's, named.
+    pub fn new(config: ElasticsearchConfig, context: Context) -> Result<Self, String> {
         let most_bytes = usize::try_from(config.request_bytes.as_u64()).unwrap_or(usize::MAX);
+        let write_timeout = context.settings.write_timeout;
+        let Some(time_to_send) = write_timeout.checked_sub(config.timeout) else {
+            return Err(format!(
+                "CONNECT_ELASTICSEARCH_TIMEOUT={:?} is longer than CONNECT_WRITE_TIMEOUT={write_timeout:?}: no write would \
+                 live to see the answer to its request",
+                config.timeout
+            ));
+        };
         Ok(Self {
-            name: name.to_owned(),
             nodes: Nodes::new(config.clone())?,
             mapper: Mapper::new(&config)?,
             pace: Pace::new(config.max_in_flight.get(), most_bytes),
+            time_to_send,
             prepared: OnceCell::new(),
             said: Mutex::new(None),
+            context,
             config,
         })
     }
 
-    /// Sends one request and reads the answer to each item. `at` is the index of the first item in its batch.
-    async fn send(&self, items: &[Item<Op>], at: usize, outcome: &mut Outcome) -> Result<Sent, SinkError> {
-        let place = self.pace.place().await;
-        let body = bulk::body(items);
+    /// Sends one request and reads the answer to each item.
+    async fn send(
+        &self,
+        bulk: &Bulk<'_>,
+        range: Range<usize>,
+        until: Instant,
+        outcome: &mut Outcome,
+    ) -> Result<Sent, SinkError> {
+        let late = range.start > 0 && Instant::now() > until;
+        let Some(place) = timeout_at(until, self.pace.place()).await.ok().filter(|_| !late) else {
+            return Err(SinkError::transient(
+                "busy",
+                "requests wait too long for their turn, as the cluster answers slowly",
+            ));
+        };
+        let body = bulk.body(range.clone());
         let bytes = body.len();
         let body = if self.config.gzip { compressed(body).await? } else { body };
         let request = Request {
@@ -99,6 +128,7 @@ impl ElasticsearchSink {
                 Refusal::Busy(error) | Refusal::Error(error) => Err(error),
             };
         }
+        let items = &bulk.items[range.clone()];
         let mut read = Read { items, verdicts: Vec::new(), fatal: None, retry: None, busy: false };
         let count = answer::read(&reply.body, |index, item| read.item(index, &item));
         let Read { verdicts, fatal, retry, busy, .. } = read;
@@ -115,8 +145,15 @@ impl ElasticsearchSink {
         if let Some(reason) = retry {
             self.say(&reason);
         }
-        verdicts.into_iter().for_each(|(index, verdict)| outcome.set(at + index, verdict));
-        Ok(Sent::Settled)
+        verdicts.into_iter().for_each(|(index, verdict)| outcome.set(range.start + index, verdict));
+        Ok(if busy { Sent::Busy } else { Sent::Settled })
+    }
+
+    /// Whether a tombstone deletes a document here.
+    pub(crate) fn deletes(&self) -> bool {
+        let generated = matches!(self.config.id, Some(IdFrom::Generated));
+        let guarded = self.mapper.around().is_some_and(Update::is_guarded);
+        self.context.settings.tombstones == Tombstones::Delete && !generated && !guarded
     }
 
     /// Why items are sent again, which the framework doesn't know.
@@ -204,47 +241,50 @@ impl Sink for ElasticsearchSink {
     }
 
     async fn write(&self, batch: &Batch<Self::Op>) -> Result<Outcome, SinkError> {
+        let until = Instant::now() + self.time_to_send;
         let mut outcome = Outcome::written();
-        let items = &batch.items[..];
+        let count = batch.items.len();
         // The server takes no request without an action.
-        if items.is_empty() {
+        if count == 0 {
             return Ok(outcome);
         }
         self.prepare_cluster().await?;
+        let bulk = Bulk::new(&batch.items, self.mapper.around());
+        let again = |from: usize, mut outcome: Outcome| {
+            (from..count).for_each(|index| outcome.set(index, Verdict::Retry));
+            Ok(outcome)
+        };
         // The ranges still to be sent, the next one last.
         let mut left = Vec::new();
-        left.push(0..items.len());
-        let mut settled = 0;
+        left.push(0..count);
         while let Some(range) = left.pop() {
-            let fitting = bulk::fitting(&items[range.clone()], self.pace.bytes());
-            let end = range.start + fitting;
-            if end < range.end {
-                left.push(end..range.end);
+            let part = bulk.fitting(range.clone(), self.pace.bytes());
+            if part.end < range.end {
+                left.push(part.end..range.end);
             }
-            let part = &items[range.start..end];
-            match self.send(part, range.start, &mut outcome).await {
-                Ok(Sent::Settled) => settled = end,
+            match self.send(&bulk, part.clone(), until, &mut outcome).await {
+                Ok(Sent::Settled) => {}
+                // What is left waits together with what was refused: the framework's delay is due.
+                Ok(Sent::Busy) => return again(part.end, outcome),
                 Ok(Sent::Halve(halve)) if part.len() == 1 => {
                     let rejection = match halve {
                         Halve::BadAction(reason) => reason,
                         Halve::TooLarge => format!(
                             "the document has {} bytes, and the server takes no request of that size (http.max_content_length)",
-                            part[0].op.bytes()
+                            bulk.bytes(part.start)
                         ),
                     };
-                    outcome.set(range.start, Verdict::Rejected(Rejection::new(rejection)));
-                    settled = end;
+                    outcome.set(part.start, Verdict::Rejected(Rejection::new(rejection)));
                 }
                 Ok(Sent::Halve(_)) => {
-                    let middle = range.start + part.len() / 2;
-                    left.push(middle..end);
-                    left.push(range.start..middle);
+                    let middle = part.start + part.len() / 2;
+                    left.push(middle..part.end);
+                    left.push(part.start..middle);
                 }
-                Err(SinkError::Transient { message, .. }) if settled > 0 => {
+                Err(SinkError::Transient { message, .. }) if part.start > 0 => {
                     // What was written stays written and counted so; the rest is sent again.
                     self.say(&message);
-                    (settled..items.len()).for_each(|index| outcome.set(index, Verdict::Retry));
-                    return Ok(outcome);
+                    return again(part.start, outcome);
                 }
                 Err(error) => return Err(error),
             }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
-use connect_core::TopicPartition;
 use connect_core::config::Section;
+use connect_core::{Settings, TopicPartition};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -34,8 +34,12 @@ impl Server {
     fn sink(&self, settings: &[(&str, &str)]) -> ElasticsearchSink {
         let common = [("CONNECT_ELASTICSEARCH_URLS", self.url.as_str()), ("CONNECT_ELASTICSEARCH_INDEX", "i")];
         let config = ElasticsearchConfig::from_pairs(&[&common[..], settings].concat()).unwrap();
-        ElasticsearchSink::new(config, "test").unwrap()
+        ElasticsearchSink::new(config, context()).unwrap()
     }
+}
+
+fn context() -> Context {
+    Context { name: "test".to_owned(), topics: vec!["t".to_owned()], settings: Settings::default() }
 }
 
 async fn serve(mut stream: TcpStream, answer: Arc<impl Fn(&str) -> (u16, String)>, requests: Arc<Mutex<Vec<String>>>) {
@@ -201,6 +205,70 @@ async fn a_failure_behind_rejections_keeps_them() {
     let outcome = sink.write(&batch(&sink, &["{0}", "{1}"])).await.unwrap();
     assert_eq!(rejected(&outcome), [0]);
     assert_eq!(outcome.into_sorted()[1], (1, Verdict::Retry));
+}
+
+#[tokio::test]
+async fn a_cluster_that_has_too_much_to_do_is_sent_no_more_of_the_batch() {
+    let server = Server::start(|body| {
+        let each = |document: &str| match document {
+            "{1}" => r#"{"index":{"status":429,"error":{"type":"es_rejected_execution_exception"}}}"#.to_owned(),
+            other => written(other),
+        };
+        items(each, body)
+    })
+    .await;
+    let sink = server.sink(&[("CONNECT_ELASTICSEARCH_REQUEST_BYTES", "1B")]);
+    let outcome = sink.write(&batch(&sink, &["{0}", "{1}", "{2}", "{3}"])).await.unwrap();
+    assert_eq!(outcome.into_sorted(), [(1, Verdict::Retry), (2, Verdict::Retry), (3, Verdict::Retry)]);
+    assert_eq!(server.requests().len(), 2);
+}
+
+/// Documents whose last seen offset is what the guard's script compares; see `update.rs`.
+#[tokio::test]
+async fn an_update_is_not_taken_before_the_one_that_it_follows() {
+    let out_of_order = format!(
+        r#"{{"update":{{"status":400,"error":{{"type":"illegal_argument_exception","reason":"failed to execute script",
+            "caused_by":{{"type":"script_exception","reason":"runtime error",
+            "caused_by":{{"type":"illegal_state_exception","reason":"{}"}}}}}}}}}}"#,
+        crate::update::OUT_OF_ORDER
+    );
+    let busy = r#"{"update":{"status":503,"error":{"type":"process_cluster_event_timeout_exception"}}}"#;
+    let server = Server::start(move |body| {
+        let each = |update: &str| {
+            let params = &serde_json::from_str::<serde_json::Value>(update).unwrap()["script"]["params"];
+            if params["before"].is_null() { busy.to_owned() } else { out_of_order.clone() }
+        };
+        items(each, body)
+    })
+    .await;
+    let sink = server.sink(&[("CONNECT_ELASTICSEARCH_ACTION", "update"), ("CONNECT_ELASTICSEARCH_ID", "one")]);
+    let outcome = sink.write(&batch(&sink, &[r#"{"a":1}"#, r#"{"b":1}"#])).await.unwrap();
+    assert_eq!(outcome.into_sorted(), [(0, Verdict::Retry), (1, Verdict::Retry)]);
+}
+
+#[tokio::test]
+async fn no_request_begins_when_its_answer_would_come_too_late() {
+    let server = Server::start(|body| items(written, body)).await;
+    let config = ElasticsearchConfig::from_pairs(&[
+        ("CONNECT_ELASTICSEARCH_URLS", server.url.as_str()),
+        ("CONNECT_ELASTICSEARCH_MAX_IN_FLIGHT", "1"),
+    ]);
+    let mut context = context();
+    context.settings.write_timeout = config.as_ref().unwrap().timeout + Duration::from_millis(50);
+    let sink = ElasticsearchSink::new(config.unwrap(), context).unwrap();
+    let place = sink.pace.place().await;
+    let result = sink.write(&batch(&sink, &["{0}"])).await;
+    assert!(matches!(result, Err(SinkError::Transient { reason: "busy", .. })), "{result:?}");
+    assert!(server.requests().is_empty());
+    drop(place);
+    assert_eq!(sink.write(&batch(&sink, &["{0}"])).await.unwrap(), Outcome::written());
+}
+
+#[test]
+fn a_request_may_not_take_longer_than_a_write() {
+    let pairs = [("CONNECT_ELASTICSEARCH_URLS", "http://es"), ("CONNECT_ELASTICSEARCH_TIMEOUT", "31s")];
+    let problem = ElasticsearchSink::new(ElasticsearchConfig::from_pairs(&pairs).unwrap(), context()).err().unwrap();
+    assert!(problem.contains("CONNECT_WRITE_TIMEOUT"), "{problem}");
 }
 
 #[tokio::test]

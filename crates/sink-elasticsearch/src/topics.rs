@@ -28,7 +28,7 @@ pub(crate) async fn same_life(sink: &ElasticsearchSink, assigned: &Assigned) -> 
     let topic_id: String = topic_id.iter().map(|byte| format!("{byte:02x}")).collect();
     let topic = assigned.partition.topic.to_string();
     // Neither a connector's name nor a topic's has a character that a path would need to escape.
-    let path = format!("{}/_doc/{}+{topic}", sink.config.topics_index, sink.name);
+    let path = format!("{}/_doc/{}+{topic}", sink.config.topics_index, sink.context.name);
     // A second round, when another process wrote it between our look and our write.
     for _ in 0..2 {
         let reply = sink.nodes.send(&Request::get(&path, &[])).await?;
@@ -37,7 +37,7 @@ pub(crate) async fn same_life(sink: &ElasticsearchSink, assigned: &Assigned) -> 
             404 => {}
             _ => return Err(failed(sink, &reply)),
         }
-        let life = Life { connector: sink.name.clone(), topic: topic.clone(), topic_id: topic_id.clone() };
+        let life = Life { connector: sink.context.name.clone(), topic: topic.clone(), topic_id: topic_id.clone() };
         let body = serde_json::to_vec(&life).map_err(|error| SinkError::fatal(error.to_string()))?;
         let query = [("op_type", "create"), ("refresh", "false")];
         let reply = sink.nodes.send(&Request::json(Method::Put, &path, &query, body.into())).await?;
@@ -64,7 +64,7 @@ fn compare(sink: &ElasticsearchSink, reply: &Reply, topic: &str, topic_id: &str)
         "the topic {topic} was deleted and made anew: its offsets begin again, and the documents written from the old one \
          would cover all its records. Choose: write to a new index (CONNECT_ELASTICSEARCH_INDEX) under a new CONNECT_NAME; or \
          set CONNECT_ELASTICSEARCH_VERSION=timestamp; or, when the documents may go, delete them and the document {}+{topic} in {index}",
-        sink.name
+        sink.context.name
     )))
 }
 

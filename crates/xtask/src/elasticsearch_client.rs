@@ -1,11 +1,11 @@
 //! A small Elasticsearch client for tests, demo and benchmark: a request, its answer as JSON.
 
-use std::{path::Path, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use elasticsearch::{
-    auth::Credentials,
+    auth::{ClientCertificate, Credentials},
     cert::{Certificate, CertificateValidation},
     http::{
         Method, Url,
@@ -14,6 +14,8 @@ use elasticsearch::{
     },
 };
 use serde_json::Value;
+
+use crate::certificates::Certificates;
 
 /// A server on this machine answers within this time or is broken.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
@@ -33,16 +35,22 @@ impl Client {
         Self::build(url, Ok)
     }
 
-    /// A client with credentials that trusts one authority.
+    /// A client with credentials and a certificate of its own.
     ///
     /// # Errors
-    /// The URL or the certificate isn't one.
-    pub fn secured(url: &str, credentials: Credentials, authority: &Path) -> Result<Self> {
-        let authority = std::fs::read(authority).with_context(|| format!("can't read {}", authority.display()))?;
-        Self::build(url, |builder| {
-            let validation = CertificateValidation::Full(Certificate::from_pem(&authority)?);
-            Ok(builder.auth(credentials).cert_validation(validation))
-        })
+    /// The URL isn't one, or a certificate can't be read.
+    pub fn secured(url: &str, credentials: Credentials, certificates: &Certificates) -> Result<Self> {
+        let read = |file: PathBuf| std::fs::read(&file).with_context(|| format!("can't read {}", file.display()));
+        let authority = Certificate::from_pem(&read(certificates.authority())?)?;
+        let own = [read(certificates.client_key())?, read(certificates.client())?].concat();
+        let client = Self::build(url, |builder| {
+            Ok(builder
+                .auth(Credentials::Certificate(ClientCertificate::Pem(own)))
+                .cert_validation(CertificateValidation::Full(authority)))
+        })?;
+        // The certificate stays: it belongs to the connection, these to the request.
+        client.transport.set_auth(credentials);
+        Ok(client)
     }
 
     fn build(url: &str, add: impl FnOnce(TransportBuilder) -> Result<TransportBuilder>) -> Result<Self> {

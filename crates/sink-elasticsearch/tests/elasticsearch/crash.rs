@@ -1,139 +1,163 @@
-//! Whatever is killed, the documents end as the topic says.
+//! Whatever is killed or cut off, the documents end as the topic says.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use connect_core::{Sink, SinkError, Verdict};
-use elasticsearch::http::Method::{Get, Post};
-use rskafka::record::Record as KafkaRecord;
-use serde_json::Value;
+use connect_core::{Record, Sink};
+use connect_testkit::dice::Dice;
+use connect_testkit::proxy::{Fault, Proxy};
+use tokio::time::{sleep, timeout};
 use xtask::effort::share;
 use xtask::elasticsearch_client::Client;
-use xtask::kafka_client::{Producer, connect, create_topic};
-use xtask::process::{Lifetime, Process, command};
-use xtask::services::{Elasticsearch, ElasticsearchOptions, Kafka, KafkaOptions};
 
-use crate::support::{batch, elasticsearch_9, record, sink, unique};
+use crate::load::{Load, dice, until_begun};
+use crate::support::{Shared, batch, every_version, node, opensearch, record, sink, tombstone, unique, write};
 
-const RECORDS: usize = 100_000;
-const KEYS: usize = 2_000;
-const PARTITIONS: usize = 4;
-const KILLS: u64 = 60;
-/// A whole run may take this long.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// Records a second: at this rate no life of the connector sees the end of the load.
+const RATE: u64 = 2_000;
+const LONGEST_LIFE: Duration = Duration::from_millis(800);
 
-/// What the topic says: the last document of each key, none where that was a tombstone.
-type Model = BTreeMap<String, Value>;
-
-/// Updates and deletes of a few keys, again and again. Returns what must be there in the end.
-async fn produce(bootstrap: &str, topic: &str, seed: u64) -> Model {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let client = connect(bootstrap).await.unwrap();
-    create_topic(&client, topic, PARTITIONS as i32).await.unwrap();
-    let mut producer = Producer::new(&client, topic, PARTITIONS as i32).await.unwrap();
-    let mut model = Model::new();
-    for n in 0..RECORDS {
-        let key = random.usize(..KEYS);
-        let name = format!("k{key}");
-        let document = (random.u8(..10) > 0).then(|| serde_json::json!({ "n": n, "key": name }));
-        match &document {
-            Some(document) => model.insert(name.clone(), document.clone()),
-            None => model.remove(&name),
-        };
-        let value = document.map(|document| document.to_string().into_bytes());
-        let timestamp = chrono::Utc::now();
-        let record = KafkaRecord { key: Some(name.into_bytes()), value, headers: Default::default(), timestamp };
-        producer.send(key % PARTITIONS, record).await.unwrap();
-    }
-    producer.finish().await.unwrap();
-    model
-}
-
-async fn documents(client: &Client, index: &str) -> Model {
-    client.ask(Post, &format!("{index}/_refresh"), "").await.unwrap();
-    let found = client.ask(Get, &format!("{index}/_search?size=10000"), "").await.unwrap();
-    let hits = found["hits"]["hits"].as_array().unwrap().iter();
-    hits.map(|hit| (hit["_id"].as_str().unwrap().to_owned(), hit["_source"].clone())).collect()
-}
-
-fn connector(environment: &[(&str, &str)], log: &Path) -> Process {
-    let mut command = command(env!("CARGO_BIN_EXE_sink-elasticsearch"), Lifetime::Owned);
-    command.env_clear().envs(environment.iter().copied());
-    Process::spawn_logged("sink-elasticsearch", command, log).unwrap()
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn kills_leave_exactly_what_the_topic_says() {
+    let dice = dice();
+    every_version(async |server| killed(server, "index", &dice).await).await;
 }
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn sixty_kills_leave_exactly_what_the_topic_says() {
-    let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
-    println!("SEED={seed}");
-    let server = elasticsearch_9().await;
-    let kafka = Kafka::start(KafkaOptions::default()).await.unwrap();
-    let bootstrap = kafka.bootstrap();
-    let topic = unique("killed");
-    let model = produce(&bootstrap, &topic, seed).await;
-    let directory = tempfile::tempdir().unwrap();
-    let log = directory.path().join("log");
-    let environment = [
-        ("CONNECT_NAME", topic.as_str()),
-        ("CONNECT_KAFKA_BROKERS", &bootstrap),
-        ("CONNECT_KAFKA_TOPICS", &topic),
-        ("CONNECT_KAFKA_STOP", "end"),
-        ("CONNECT_BATCH_RECORDS", "500"),
-        ("CONNECT_ADMIN_LISTEN", "127.0.0.1:0"),
-        ("CONNECT_ELASTICSEARCH_URLS", &server.url),
-    ];
-    let mut random = fastrand::Rng::with_seed(seed);
-    let mut killed = 0;
-    while killed < share(KILLS) {
-        let mut process = connector(&environment, &log);
+async fn kills_leave_updates_applied_once_each() {
+    killed(opensearch().await, "update", &dice()).await;
+}
+
+async fn killed(server: &Shared, action: &str, dice: &Dice) {
+    let load = Load::new(share(100_000), dice, &server.url).await.set("CONNECT_ELASTICSEARCH_ACTION", action);
+    for life in 0..share(60) {
+        let mut running = load.start_at(RATE);
         // Anywhere: before the first request, in the middle of one, between two.
-        let life = Duration::from_millis(random.u64(20..800));
-        if let Ok(status) = process.wait(life).await {
-            assert!(status.success(), "{}", process.log_tail());
+        if let Ok(status) = running.wait(dice.time(LONGEST_LIFE)).await {
+            panic!("life {life} ended by itself with {status}: {}", load.logged());
         }
-        process.kill();
-        killed += 1;
+        running.kill().await.unwrap();
     }
-    let status = connector(&environment, &log).wait(PATIENCE).await.unwrap();
-    assert!(status.success(), "{}", std::fs::read_to_string(&log).unwrap());
-    let documents = documents(&server.client, &topic).await;
-    assert_eq!(documents.len(), model.len());
-    assert!(documents == model, "the documents differ from what the topic says");
+    load.ends_right(load.start(), &server.client).await;
 }
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn nightly_a_node_that_is_killed_in_the_middle_loses_nothing() {
-    let mut server = Elasticsearch::start(ElasticsearchOptions::default()).await.unwrap();
-    let (client, index) = (server.client().unwrap(), unique("node"));
-    let sink = sink(&server.url(), &[("INDEX", &index)]);
-    let writing = async {
-        for n in 0..200 {
-            let records: Vec<_> =
-                (0..50).map(|k| record(n * 50 + k, &format!("k{}", k * 7), &format!(r#"{{"n":{n}}}"#))).collect();
-            let batch = batch(&sink, &records);
-            loop {
-                match sink.write(&batch).await {
-                    Ok(outcome) if outcome.exceptions().iter().all(|(_, verdict)| *verdict == Verdict::Superseded) => {
-                        break;
-                    }
-                    Ok(_) | Err(SinkError::Transient { .. }) => tokio::time::sleep(Duration::from_millis(100)).await,
-                    Err(error) => panic!("{error}"),
-                }
+async fn a_node_that_is_killed_in_the_middle_loses_nothing() {
+    let (server, shared) = node().await;
+    let load = Load::new(40_000, &dice(), &shared.url).await;
+    let running = load.start();
+    until_begun(&load, &shared.client).await;
+    let mut server = server.lock().await;
+    server.stop();
+    server.start_again().await.unwrap();
+    load.ends_right(running, &shared.client).await;
+    assert!(load.logged().contains("no answer from Elasticsearch"), "the node was killed too late:\n{}", load.logged());
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_network_that_cuts_delays_and_swallows_loses_nothing() {
+    let dice = dice();
+    every_version(async |server| {
+        let proxy = Proxy::start(address(&server.url)).await.unwrap();
+        let load = Load::new(40_000, &dice, &format!("http://{}", proxy.address())).await;
+        let load = load.set("CONNECT_ELASTICSEARCH_TIMEOUT", "1s");
+        let running = load.start_at(4_000);
+        until_begun(&load, &server.client).await;
+        for _ in 0..share(100) {
+            proxy.set(match dice.below(7) {
+                0 => Fault::Reset,
+                1 => Fault::ResetOnRequest,
+                2 => Fault::ResetOnAnswer,
+                3 => Fault::CloseOnAnswer,
+                4 => Fault::Delay(Duration::from_millis(dice.below(200))),
+                5 => Fault::BlackHole,
+                _ => Fault::HoldRequests,
+            });
+            sleep(dice.time(Duration::from_millis(1_500))).await;
+            proxy.set(Fault::None);
+            sleep(dice.time(Duration::from_millis(300))).await;
+        }
+        load.ends_right(running, &server.client).await;
+        assert!(load.logged().contains("no answer from Elasticsearch"), "the faults hit nothing:\n{}", load.logged());
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_bulk_that_the_network_held_back_changes_nothing() {
+    every_version(async |server| {
+        let index = unique("late");
+        let late = Late::new(&server.url, &[("INDEX", &index)]).await;
+        late.hold(&[record(0, "a", r#"{"n":0}"#), record(1, "b", r#"{"n":1}"#), tombstone(2, "c")]).await;
+        let newer = [record(3, "a", r#"{"n":3}"#), tombstone(4, "b"), record(5, "c", r#"{"n":5}"#)];
+        assert_eq!(write(&late.direct, &newer).await.unwrap().exceptions(), []);
+        late.let_through(&server.client, &index).await;
+        assert_eq!(server.client.document(&index, "a").await.unwrap().unwrap()["n"], 3);
+        assert_eq!(server.client.document(&index, "b").await.unwrap(), None, "a late write is no resurrection");
+        assert_eq!(server.client.document(&index, "c").await.unwrap().unwrap()["n"], 5, "nor a late delete a loss");
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn an_update_that_the_network_held_back_changes_nothing() {
+    let (server, index) = (opensearch().await, unique("late"));
+    let late = Late::new(&server.url, &[("INDEX", &index), ("ACTION", "update")]).await;
+    let older = [record(0, "a", r#"{"n":0,"m":0}"#), tombstone(1, "b")];
+    late.hold(&older).await;
+    // As the framework does: what got no answer comes first again.
+    write(&late.direct, &older).await.unwrap();
+    write(&late.direct, &[record(3, "a", r#"{"n":3}"#), record(4, "b", r#"{"n":4}"#)]).await.unwrap();
+    late.let_through(&server.client, &index).await;
+    let a = server.client.document(&index, "a").await.unwrap().unwrap();
+    assert_eq!((&a["n"], &a["m"]), (&3.into(), &0.into()));
+    assert_eq!(server.client.document(&index, "b").await.unwrap().unwrap()["n"], 4);
+}
+
+const LANDED: &str = "landed";
+
+/// A sink behind a proxy, and the same beside it.
+struct Late {
+    proxy: Proxy,
+    held: sink_elasticsearch::ElasticsearchSink,
+    direct: sink_elasticsearch::ElasticsearchSink,
+}
+
+impl Late {
+    async fn new(url: &str, settings: &[(&str, &str)]) -> Self {
+        let proxy = Proxy::start(address(url)).await.unwrap();
+        let held = sink(&format!("http://{}", proxy.address()), &[settings, &[("TIMEOUT", "1s")]].concat());
+        Self { proxy, held, direct: sink(url, settings) }
+    }
+
+    /// Sends a request that the network keeps. Its last record tells when it has landed.
+    async fn hold(&self, records: &[Record]) {
+        self.proxy.set(Fault::HoldRequests);
+        let records = [records, &[record(9, LANDED, "{}")]].concat();
+        self.held.write(&batch(&self.held, &records)).await.unwrap_err();
+        assert!(self.proxy.requested() > 0, "nothing was sent");
+        assert_eq!(self.proxy.passed(), 0, "nothing was held back");
+    }
+
+    /// Lets it through, and waits until the server has done all of it. Nobody is left to hear the answer.
+    async fn let_through(&self, client: &Client, index: &str) {
+        assert_eq!(client.document(index, LANDED).await.unwrap(), None);
+        self.proxy.set(Fault::None);
+        let landed = async {
+            while client.document(index, LANDED).await.unwrap().is_none() {
+                sleep(Duration::from_millis(10)).await;
             }
-        }
-    };
-    let killing = async {
-        while client.count(&index).await.unwrap_or_default() == 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        server.stop();
-        server.start_again().await.unwrap();
-    };
-    tokio::join!(writing, killing);
-    let documents = documents(&client, &index).await;
-    assert_eq!(documents.len(), 50);
-    assert!(documents.values().all(|document| document["n"] == 199), "{documents:?}");
+        };
+        timeout(Duration::from_secs(60), landed).await.expect("the late request lands");
+    }
+}
+
+fn address(url: &str) -> SocketAddr {
+    url.trim_start_matches("http://").parse().unwrap()
 }

@@ -6,6 +6,7 @@ mod answers;
 mod conformance;
 mod crash;
 mod limits;
+mod load;
 mod security;
 mod support;
 mod targets;

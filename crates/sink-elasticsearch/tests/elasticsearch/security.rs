@@ -1,69 +1,155 @@
-//! TLS, users, keys, certificates.
+//! TLS on both sides, users, keys, tokens.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
 use connect_core::{Sink, SinkError};
-use elasticsearch::http::Method::Put;
-use xtask::services::elasticsearch::{ADMINISTRATOR, PASSWORD, READER, WRITER};
+use elasticsearch::http::Method::{Post, Put};
+use sink_elasticsearch::ElasticsearchSink;
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+use tokio::time::{sleep, timeout};
+use xtask::certificates::Certificates;
+use xtask::services::elasticsearch::{PASSWORD, READER, WRITER};
 use xtask::services::{Elasticsearch, ElasticsearchOptions};
 
 use crate::support::{record, sink, unique, write};
 
+/// A server that lets nobody in without a certificate.
+async fn secured() -> &'static Elasticsearch {
+    static SERVER: OnceCell<Elasticsearch> = OnceCell::const_new();
+    let options = ElasticsearchOptions { secured: true, ..ElasticsearchOptions::default() };
+    SERVER.get_or_init(|| async { Elasticsearch::start(options).await.unwrap() }).await
+}
+
+/// A sink that the server talks to, with these credentials.
+fn certified(server: &Elasticsearch, settings: &[(&str, &str)]) -> ElasticsearchSink {
+    let files = server.certificates().unwrap();
+    let (ca, cert, key) = (text(&files.authority()), text(&files.client()), text(&files.client_key()));
+    let common = [("CA_FILE", ca.as_str()), ("CERT_FILE", &cert), ("KEY_FILE", &key)];
+    sink(&server.url(), &[&common[..], settings].concat())
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}
+
+async fn works(sink: &ElasticsearchSink, offset: i64) {
+    sink.check().await.unwrap();
+    let document = format!(r#"{{"new-{offset}":1}}"#);
+    assert_eq!(write(sink, &[record(offset, "a", &document)]).await.unwrap().exceptions(), []);
+}
+
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn who_may_write_does_and_who_may_not_is_told_what_is_missing() {
-    let options = ElasticsearchOptions { secured: true, ..ElasticsearchOptions::default() };
-    let server = Elasticsearch::start(options).await.unwrap();
-    let certificates = server.certificates().unwrap();
-    let path = |path: std::path::PathBuf| path.to_str().unwrap().to_owned();
-    let (ca, cert, key) =
-        (path(certificates.authority()), path(certificates.client()), path(certificates.client_key()));
+async fn the_privileges_of_the_documentation_are_enough_and_those_that_are_missing_are_told() {
+    let server = secured().await;
     let index = unique("connect-secured");
-    let url = server.url();
-    let with = |settings: &[(&str, &str)]| {
-        let common = [("INDEX", index.as_str()), ("CA_FILE", &ca)];
-        sink(&url, &[&common[..], settings].concat())
+    let user = |name: &str, more: &[(&str, &str)]| {
+        let common = [("INDEX", index.as_str()), ("USERNAME", name), ("PASSWORD", PASSWORD)];
+        certified(server, &[&common[..], more].concat())
     };
+    // It makes the index and maps new fields.
+    let writer = user(WRITER, &[]);
+    works(&writer, 0).await;
+    assert_eq!(write(&writer, &[crate::support::tombstone(1, "a")]).await.unwrap().exceptions(), []);
 
-    let writer = with(&[("USERNAME", WRITER), ("PASSWORD", PASSWORD)]);
-    writer.check().await.unwrap();
-    assert_eq!(write(&writer, &[record(0, "a", "{}")]).await.unwrap().exceptions(), []);
-
-    let reader = with(&[("USERNAME", READER), ("PASSWORD", PASSWORD)]);
-    let error = reader.check().await.unwrap_err();
-    assert!(
-        matches!(&error, SinkError::Fatal(message) if message.contains("create_doc on connect-secured")),
-        "{error}"
-    );
-    let error = write(&reader, &[record(1, "a", "{}")]).await.unwrap_err();
+    let elsewhere = user(WRITER, &[("INDEX", "elsewhere"), ("TEMPLATE_FILE", "/dev/null")]);
+    for reader in [user(READER, &[]), elsewhere] {
+        let error = reader.check().await.unwrap_err();
+        let SinkError::Fatal(message) = &error else { panic!("{error}") };
+        for part in ["create_doc on ", "index on ", "delete on ", "auto_configure on "] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+    let error = write(&user(READER, &[]), &[record(1, "a", "{}")]).await.unwrap_err();
     assert!(matches!(&error, SinkError::Fatal(message) if message.contains("docs/elasticsearch.md")), "{error}");
+}
 
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn who_is_not_known_is_fatal_and_no_secret_is_told() {
+    let server = secured().await;
     for settings in [
         &[][..],
-        &[("USERNAME", ADMINISTRATOR), ("PASSWORD", "wrong-password")],
-        &[("API_KEY", "a:b")],
-        &[("TOKEN", "t")],
+        &[("USERNAME", WRITER), ("PASSWORD", "wrong-secret")],
+        &[("API_KEY", "id:wrong-secret")],
+        &[("TOKEN", "wrong-secret")],
     ] {
-        let stranger = with(settings);
+        let stranger = certified(server, settings);
         for error in [stranger.check().await.unwrap_err(), write(&stranger, &[record(1, "a", "{}")]).await.unwrap_err()]
         {
             assert!(matches!(&error, SinkError::Fatal(_)), "{settings:?}: {error}");
-            assert!(!error.to_string().contains("wrong-password"), "{error}");
+            assert!(error.to_string().contains("CONNECT_ELASTICSEARCH_USERNAME"), "{error}");
+            assert!(!error.to_string().contains("wrong-secret"), "{error}");
         }
     }
+}
 
-    let made = server.client().unwrap().ask(Put, "_security/api_key", r#"{"name":"connector"}"#).await.unwrap();
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn keys_and_tokens_open() {
+    let server = secured().await;
+    let client = server.client().unwrap();
+    let index = unique("connect-keyed");
+    let made = client.ask(Put, "_security/api_key", r#"{"name":"connector"}"#).await.unwrap();
     let pair = format!("{}:{}", made["id"].as_str().unwrap(), made["api_key"].as_str().unwrap());
     for (offset, key) in [(1, pair.as_str()), (2, made["encoded"].as_str().unwrap())] {
-        let keyed = with(&[("API_KEY", key)]);
-        keyed.check().await.unwrap();
-        assert_eq!(write(&keyed, &[record(offset, "a", "{}")]).await.unwrap().exceptions(), []);
+        works(&certified(server, &[("INDEX", &index), ("API_KEY", key)]), offset).await;
     }
+    // A service account, which may write to indices that begin with `logs-`, and read none.
+    let path = format!("_security/service/elastic/fleet-server/credential/token/{}", unique("token"));
+    let made = client.ask(Post, &path, "").await.unwrap();
+    let (index, token) = (unique("logs-keyed"), made["token"]["value"].as_str().unwrap());
+    works(&certified(server, &[("INDEX", &index), ("VERSION", "timestamp"), ("TOKEN", token)]), 3).await;
+}
 
-    // The client's certificate goes with the credentials, not in their place.
-    let certified =
-        with(&[("USERNAME", WRITER), ("PASSWORD", PASSWORD), ("CERT_FILE", cert.as_str()), ("KEY_FILE", key.as_str())]);
-    assert_eq!(write(&certified, &[record(3, "a", "{}")]).await.unwrap().exceptions(), []);
-
-    let trusting = sink(&url, &[("INDEX", &index), ("USERNAME", WRITER), ("PASSWORD", PASSWORD)]);
-    let error = write(&trusting, &[record(4, "a", "{}")]).await.unwrap_err();
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn neither_side_takes_a_certificate_that_it_does_not_know() {
+    let server = secured().await;
+    let files = server.certificates().unwrap();
+    let user = [("USERNAME", WRITER), ("PASSWORD", PASSWORD)];
+    let trusting = sink(&server.url(), &user);
+    let error = write(&trusting, &[record(1, "a", "{}")]).await.unwrap_err();
     assert!(matches!(&error, SinkError::Transient { message, .. } if message.contains("certificate")), "{error}");
+    let ca = text(&files.authority());
+    let anonymous = sink(&server.url(), &[&user[..], &[("CA_FILE", &ca)]].concat());
+    let error = write(&anonymous, &[record(1, "a", "{}")]).await.unwrap_err();
+    assert!(matches!(&error, SinkError::Transient { reason: "connection", .. }), "{error}");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_renewed_certificate_is_taken_up_without_a_restart() {
+    let server = secured().await;
+    let directory = TempDir::new().unwrap();
+    let strangers = Certificates::in_directory(&directory.path().join("strangers")).unwrap();
+    let (cert, key) = (directory.path().join("tls.crt"), directory.path().join("tls.key"));
+    fs::copy(strangers.client(), &cert).unwrap();
+    fs::copy(strangers.client_key(), &key).unwrap();
+    let files = server.certificates().unwrap();
+    let index = unique("connect-renewed");
+    let settings = [
+        ("INDEX", index.as_str()),
+        ("USERNAME", WRITER),
+        ("PASSWORD", PASSWORD),
+        ("CA_FILE", &text(&files.authority())),
+        ("CERT_FILE", &text(&cert)),
+        ("KEY_FILE", &text(&key)),
+    ];
+    let renewed = sink(&server.url(), &settings);
+    let records = [record(0, "a", "{}")];
+    let error = write(&renewed, &records).await.unwrap_err();
+    assert!(matches!(&error, SinkError::Transient { reason: "connection", .. }), "{error}");
+    fs::copy(files.client(), &cert).unwrap();
+    fs::copy(files.client_key(), &key).unwrap();
+    let written = async {
+        while write(&renewed, &records).await.is_err() {
+            sleep(Duration::from_millis(200)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), written).await.expect("the new certificate is used");
+    assert_eq!(server.client().unwrap().count(&index).await.unwrap(), 1);
 }

@@ -1,39 +1,48 @@
 //! Servers, sinks and batches for the tests.
+//!
+//! Tests run one at a time and share a server of each version: one takes a minute to start. Every run of the tests has
+//! Elasticsearch 9, and OpenSearch for what needs scripts; `cargo xtask test --nightly` has every version.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use bytes::Bytes;
 use connect_core::config::Section;
-use connect_core::{Batch, Item, Outcome, Record, Sink, SinkError, TopicPartition, Verdict};
+use connect_core::{Batch, Context, Item, Outcome, Record, Settings, Sink, SinkError, TopicPartition, Verdict};
 use sink_elasticsearch::op::Op;
 use sink_elasticsearch::{ElasticsearchConfig, ElasticsearchSink};
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
+use xtask::effort;
 use xtask::elasticsearch_client::Client;
 use xtask::services::elasticsearch::VERSION_8;
 use xtask::services::{Elasticsearch, ElasticsearchOptions, OpenSearch};
 
-/// A server that the tests of this process share: it takes a minute to start. The kernel ends it with the process.
+/// A server that the tests of this process share. The kernel ends it with the process.
 pub struct Shared {
     pub name: &'static str,
     pub url: String,
     pub client: Client,
 }
 
-pub async fn elasticsearch_9() -> &'static Shared {
-    static SERVER: OnceCell<(Elasticsearch, Shared)> = OnceCell::const_new();
-    &SERVER.get_or_init(|| start("elasticsearch-9", ElasticsearchOptions::default())).await.1
+/// Elasticsearch 9 itself, for a test that stops it and starts it again.
+pub async fn node() -> &'static (Mutex<Elasticsearch>, Shared) {
+    static SERVER: OnceCell<(Mutex<Elasticsearch>, Shared)> = OnceCell::const_new();
+    SERVER.get_or_init(|| start("elasticsearch-9", ElasticsearchOptions::default())).await
 }
 
-pub async fn elasticsearch_8() -> &'static Shared {
-    static SERVER: OnceCell<(Elasticsearch, Shared)> = OnceCell::const_new();
+pub async fn elasticsearch_9() -> &'static Shared {
+    &node().await.1
+}
+
+async fn elasticsearch_8() -> &'static Shared {
+    static SERVER: OnceCell<(Mutex<Elasticsearch>, Shared)> = OnceCell::const_new();
     let options = ElasticsearchOptions { version: Some(VERSION_8.to_owned()), ..ElasticsearchOptions::default() };
     &SERVER.get_or_init(|| start("elasticsearch-8", options)).await.1
 }
 
-async fn start(name: &'static str, options: ElasticsearchOptions) -> (Elasticsearch, Shared) {
+async fn start(name: &'static str, options: ElasticsearchOptions) -> (Mutex<Elasticsearch>, Shared) {
     let server = Elasticsearch::start(options).await.unwrap();
     let shared = Shared { name, url: server.url(), client: server.client().unwrap() };
-    (server, shared)
+    (Mutex::new(server), shared)
 }
 
 pub async fn opensearch() -> &'static Shared {
@@ -46,10 +55,28 @@ pub async fn opensearch() -> &'static Shared {
     &SERVER.get_or_init(start).await.1
 }
 
+/// Runs a test on each version that has its turn.
+pub async fn every_version(test: impl AsyncFn(&'static Shared)) {
+    let on = async |server: &'static Shared| {
+        println!("{}", server.name);
+        test(server).await;
+    };
+    on(elasticsearch_9().await).await;
+    if effort::full() {
+        on(elasticsearch_8().await).await;
+        on(opensearch().await).await;
+    }
+}
+
 /// A name that no other test uses.
 pub fn unique(prefix: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("{prefix}-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed))
+}
+
+/// What the framework tells a sink.
+pub fn context(name: &str) -> Context {
+    Context { name: name.to_owned(), topics: vec!["test".to_owned()], settings: Settings::default() }
 }
 
 /// A sink with these settings, given without `CONNECT_ELASTICSEARCH_`.
@@ -57,7 +84,7 @@ pub fn sink(url: &str, settings: &[(&str, &str)]) -> ElasticsearchSink {
     let mut names = vec![("CONNECT_ELASTICSEARCH_URLS".to_owned(), url)];
     names.extend(settings.iter().map(|(name, value)| (format!("CONNECT_ELASTICSEARCH_{name}"), *value)));
     let pairs: Vec<_> = names.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-    ElasticsearchSink::new(ElasticsearchConfig::from_pairs(&pairs).unwrap(), "test").unwrap()
+    ElasticsearchSink::new(ElasticsearchConfig::from_pairs(&pairs).unwrap(), context("test")).unwrap()
 }
 
 pub fn record(offset: i64, key: &str, value: &str) -> Record {

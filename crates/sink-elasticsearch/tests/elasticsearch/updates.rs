@@ -2,9 +2,11 @@
 
 use std::io::Write as _;
 
+use connect_core::{Sink, Verdict};
+use elasticsearch::http::Method::{Post, Put};
 use serde_json::json;
 
-use crate::support::{opensearch, record, sink, superseded, tombstone, unique, write};
+use crate::support::{batch, opensearch, record, sink, superseded, tombstone, unique, write};
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
@@ -55,6 +57,27 @@ async fn several_topics_feed_one_document() {
     assert_eq!(superseded(&write(&sink, &[other]).await.unwrap()), [0]);
     let document = server.client.document(&index, "k").await.unwrap().unwrap();
     assert_eq!(document, json!({ "name": "n", "price": 5, "connect_offsets": { "test-0": 900, "my.prices-0": 3 } }));
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_record_whose_predecessor_was_refused_waits_for_it() {
+    let server = opensearch().await;
+    let (index, closed) = (unique("updates"), unique("closed"));
+    server.client.ask(Put, &closed, "").await.unwrap();
+    server.client.ask(Post, &format!("{closed}/_close"), "").await.unwrap();
+    let sink = sink(&server.url, &[("INDEX", &index), ("ACTION", "update")]);
+    let records = [record(0, "k", r#"{"a":1}"#), record(1, "k", r#"{"b":2}"#), record(2, "l", r#"{"c":3}"#)];
+    // As a server does that has no time for one item and some for the next.
+    let mut refused = batch(&sink, &records);
+    refused.items[0].op.line = format!("{{\"update\":{{\"_index\":\"{closed}\",\"_id\":\"k\"}}}}\n").into();
+    let outcome = sink.write(&refused).await.unwrap();
+    assert_eq!(outcome.into_sorted(), [(0, Verdict::Retry), (1, Verdict::Retry)]);
+    assert_eq!(server.client.document(&index, "k").await.unwrap(), None);
+    // Had it been taken, the guard would let the first one pass no more.
+    assert_eq!(write(&sink, &records[..2]).await.unwrap().exceptions(), []);
+    let both = json!({ "a": 1, "b": 2, "connect_offsets": { "test-0": 1 } });
+    assert_eq!(server.client.document(&index, "k").await.unwrap().unwrap(), both);
 }
 
 #[tokio::test]

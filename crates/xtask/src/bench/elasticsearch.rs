@@ -23,7 +23,7 @@ const LOAD: Load = Load { topic: "bench", partitions: 4, records: 300_000, keys:
 /// Documents in a body of the loop, and bodies in flight.
 const BODY: u64 = 1_000;
 const IN_FLIGHT: usize = 4;
-/// What both write to: made anew for each, without replicas, and as a person would map such events.
+/// What both write to: made anew for each, without replicas, mapped by the server as the documents come.
 const INDEX: &str = r#"{"settings":{"number_of_shards":1,"number_of_replicas":0}}"#;
 
 /// What one round measured.
@@ -47,7 +47,9 @@ pub async fn run() -> Result<()> {
     LOAD.produce(&kafka).await?;
     let bodies = bodies();
     // The server compiles itself while it works: the first documents of its life say nothing.
-    post(&server.client()?, "warm", &bodies).await?;
+    let client = server.client()?;
+    post(&client, "warm", &bodies).await?;
+    client.ask(Delete, "warm", "").await?;
     println!("round    bulk loop  per server   sink-elasticsearch  per server   start     CPU s   peak RSS");
     println!("        documents/s     CPU s          documents/s     CPU s       s   /million        MiB");
     let mut rounds = Vec::new();

@@ -42,7 +42,9 @@ writer:
   cluster: [monitor]
   indices:
     - names: ['connect-*']
-      privileges: [create_index, auto_configure, write, read, view_index_metadata]
+      privileges: [auto_configure, create_doc, index, delete]
+    - names: ['connect-topics']
+      privileges: [auto_configure, create_doc, read]
 reader:
   cluster: [monitor]
   indices:
@@ -62,7 +64,7 @@ pub struct ElasticsearchOptions {
     pub port: Option<u16>,
     /// Where data and log are kept; a directory that is removed at the end if not given.
     pub directory: Option<PathBuf>,
-    /// TLS, users and API keys.
+    /// TLS on both sides, users, API keys and tokens.
     pub secured: bool,
     /// More lines for `elasticsearch.yml`.
     pub settings: Vec<String>,
@@ -72,7 +74,7 @@ impl ElasticsearchOptions {
     /// Limits so small that a few hundred documents meet them: 413 for the size of a request, 429 for what the node
     /// has in work.
     pub fn limited() -> Self {
-        let settings = ["http.max_content_length: 1mb", "indexing_pressure.memory.limit: 256kb"];
+        let settings = ["http.max_content_length: 512kb", "indexing_pressure.memory.limit: 256kb"];
         Self { settings: settings.map(str::to_owned).to_vec(), ..Self::default() }
     }
 }
@@ -156,7 +158,7 @@ impl ElasticsearchService {
             return Client::new(&self.url());
         };
         let credentials = Credentials::Basic(ADMINISTRATOR.to_owned(), PASSWORD.to_owned());
-        Client::secured(&self.url(), credentials, &certificates.authority())
+        Client::secured(&self.url(), credentials, certificates)
     }
 
     fn configuration(&self, directory: &Path) -> String {
@@ -184,7 +186,7 @@ xpack.security.http.ssl.enabled: true
 xpack.security.http.ssl.key: server.key
 xpack.security.http.ssl.certificate: server.crt
 xpack.security.http.ssl.certificate_authorities: ca.crt
-xpack.security.http.ssl.client_authentication: optional
+xpack.security.http.ssl.client_authentication: required
 xpack.security.transport.ssl.enabled: false
 ",
             ),
@@ -224,7 +226,7 @@ impl Service for ElasticsearchService {
         let mut command = process::command(&self.java, lifetime);
         command
             .current_dir(directory)
-            .args(["-Xms1g", "-Xmx1g", "-XX:+UseSerialGC"])
+            .args(["-Xms512m", "-Xmx1g", "-XX:+UseSerialGC"])
             .arg(format!("-Des.path.home={}", self.home.display()))
             .arg(format!("-Des.path.conf={}/config", directory.display()))
             .arg(format!("-Des.logs.base_path={}/logs", directory.display()))
