@@ -125,6 +125,9 @@ mod tests {
         assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
 
         let ledger = ledgers.of(&TopicPartition::new("scraped", 3));
+        ledger.take_up();
+        ledger.advance(14);
+        ledger.observe(15, 16);
         ledger.read(5, 500);
         ledger.settle(Fate::Written, 4);
         health.set_partitions(2);
@@ -138,7 +141,8 @@ mod tests {
             "connect_partitions 2",
             "connect_rewinds_total 0",
             "connect_retries_total{reason=\"out_of_step\"} 0",
-            "connect_lag{topic=\"scraped\",partition=\"3\"} NaN",
+            "connect_lag{topic=\"scraped\",partition=\"3\"} 2",
+            "connect_committed_offset{topic=\"scraped\",partition=\"3\"} 14",
             "# HELP connect_bytes_read_total Bytes of keys, values and headers read",
         ] {
             assert!(scraped.lines().any(|other| other == line), "{line}: {scraped}");
@@ -146,6 +150,13 @@ mod tests {
         for name in ["connect_write_seconds_bucket", "process_resident_memory_bytes", "process_cpu_seconds_total"] {
             assert!(scraped.lines().any(|line| line.starts_with(name)), "{name}: {scraped}");
         }
+        // Another process shows these from now on; what this one has counted stays.
+        ledger.give_up();
+        let scraped = get(address, "/metrics").await;
+        for name in ["connect_lag{", "connect_committed_offset{", "connect_stalled_seconds{"] {
+            assert!(!scraped.lines().any(|line| line.starts_with(name)), "{name}: {scraped}");
+        }
+        assert!(scraped.contains("connect_records_read_total{topic=\"scraped\",partition=\"3\"} 5"), "{scraped}");
     }
 
     #[tokio::test]

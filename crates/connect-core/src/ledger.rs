@@ -1,7 +1,7 @@
 //! The account of a partition: every record read is found again under exactly one outcome.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::{counter, gauge};
@@ -58,13 +58,12 @@ impl Fate {
 /// Where an offset is not known yet.
 const UNKNOWN: i64 = -1;
 
-/// Progress of a partition that is not ours: always ahead of the clock.
-const NOT_OURS: u64 = u64::MAX;
-
 /// Counts and positions of one partition for the life of the process. The hot path touches only these atomics; a scrape publishes them.
 #[derive(Debug)]
 pub struct Ledger {
     started: Instant,
+    /// Whether the partition is ours now. Only then it has positions to show: another process shows them else.
+    ours: AtomicBool,
     read: AtomicU64,
     bytes: AtomicU64,
     skipped: AtomicU64,
@@ -81,6 +80,7 @@ impl Ledger {
     fn new() -> Self {
         Self {
             started: Instant::now(),
+            ours: AtomicBool::new(false),
             read: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
@@ -147,15 +147,17 @@ impl Ledger {
     /// The partition is ours from now on: what was known in an earlier life no longer counts.
     pub fn take_up(&self) {
         self.give_up();
+        self.ours.store(true, Relaxed);
         self.progress();
     }
 
-    /// The partition is no longer ours: it has no positions of ours, and cannot stall.
+    /// The partition is no longer ours: it has no positions of ours, and cannot stall. A task of it that is being aborted may
+    /// still move them.
     pub fn give_up(&self) {
+        self.ours.store(false, Relaxed);
         for offset in [&self.durable, &self.committed, &self.last_stable_offset, &self.high_watermark] {
             offset.store(UNKNOWN, Relaxed);
         }
-        self.progress.store(NOT_OURS, Relaxed);
     }
 
     /// Kafka holds this offset.
@@ -177,18 +179,26 @@ impl Ledger {
         }
     }
 
-    /// Records behind the durable position, `None` while either end is unknown.
+    /// Records behind the durable position, `None` while either end is unknown or the partition is not ours.
     pub fn lag(&self) -> Option<i64> {
+        self.ours.load(Relaxed).then_some(())?;
         Some((known(&self.high_watermark)? - self.durable()?).max(0))
     }
 
-    /// Seconds since the last progress while records up to the last stable offset wait.
-    pub fn stalled_seconds(&self) -> f64 {
+    /// Seconds since the last progress while records up to the last stable offset wait; `None` while the partition is not ours.
+    pub fn stalled_seconds(&self) -> Option<f64> {
+        self.ours.load(Relaxed).then_some(())?;
         if self.durable().is_some_and(|durable| durable >= self.last_stable_offset.load(Relaxed)) {
-            return 0.0;
+            return Some(0.0);
         }
         let now = self.started.elapsed().as_millis() as u64;
-        now.saturating_sub(self.progress.load(Relaxed)) as f64 / 1000.0
+        Some(now.saturating_sub(self.progress.load(Relaxed)) as f64 / 1000.0)
+    }
+
+    /// Where the partition stands for all to see; `None` while it is not ours.
+    fn shown_offset(&self) -> Option<i64> {
+        self.ours.load(Relaxed).then_some(())?;
+        self.committed().or(self.durable())
     }
 
     fn progress(&self) {
@@ -253,11 +263,11 @@ impl Ledgers {
             }
             counter!("connect_records_read_total", &labels).absolute(ledger.read.load(Relaxed));
             counter!("connect_records_skipped_total", &labels).absolute(ledger.skipped.load(Relaxed));
-            // A partition that is not ours has no lag of ours: NaN is what Prometheus takes for "no value".
+            // NaN is a gauge without a value: a scrape leaves it out.
             gauge!("connect_lag", &labels).set(ledger.lag().map_or(f64::NAN, |lag| lag as f64));
-            let committed = ledger.committed().or(ledger.durable());
-            gauge!("connect_committed_offset", &labels).set(committed.map_or(f64::NAN, |offset| offset as f64));
-            gauge!("connect_stalled_seconds", &labels).set(ledger.stalled_seconds());
+            gauge!("connect_committed_offset", &labels)
+                .set(ledger.shown_offset().map_or(f64::NAN, |offset| offset as f64));
+            gauge!("connect_stalled_seconds", &labels).set(ledger.stalled_seconds().unwrap_or(f64::NAN));
             bytes += ledger.bytes.load(Relaxed);
         }
         counter!("connect_bytes_read_total").absolute(bytes);
@@ -272,27 +282,31 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_partition_stalls_only_while_records_wait() {
         let ledger = Ledger::new();
+        ledger.take_up();
         ledger.advance(5);
         ledger.observe(5, 9);
         tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!(ledger.stalled_seconds(), 0.0, "an open transaction is not our stall");
+        assert_eq!(ledger.stalled_seconds(), Some(0.0), "an open transaction is not our stall");
         ledger.observe(6, 9);
         tokio::time::advance(Duration::from_secs(7)).await;
-        assert!(ledger.stalled_seconds() >= 7.0);
+        assert!(ledger.stalled_seconds() >= Some(7.0));
         assert_eq!(ledger.lag(), Some(4));
         ledger.advance(6);
-        assert_eq!(ledger.stalled_seconds(), 0.0);
+        assert_eq!(ledger.stalled_seconds(), Some(0.0));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_partition_that_is_not_ours_never_stalls() {
+    async fn a_partition_that_is_not_ours_has_nothing_to_show() {
         let ledger = Ledger::new();
         ledger.take_up();
         tokio::time::advance(Duration::from_secs(60)).await;
-        assert!(ledger.stalled_seconds() >= 60.0, "ours, and not even its position is known");
+        assert!(ledger.stalled_seconds() >= Some(60.0), "ours, and not even its position is known");
         ledger.give_up();
+        // The last breath of its task.
+        ledger.advance(7);
+        ledger.observe(8, 9);
         tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!(ledger.stalled_seconds(), 0.0);
+        assert_eq!((ledger.stalled_seconds(), ledger.lag(), ledger.shown_offset()), (None, None, None));
     }
 
     #[test]

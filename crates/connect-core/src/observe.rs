@@ -50,7 +50,7 @@ fn describe() {
     describe_counter!("connect_rewinds_total", "Times a partition went back to an earlier offset");
     describe_histogram!("connect_batch_records", "Records in one write");
     describe_histogram!("connect_write_seconds", "Seconds that a write took");
-    describe_gauge!("connect_lag", "Records behind the durable position; NaN for a partition that is not ours");
+    describe_gauge!("connect_lag", "Records behind the durable position, of partitions that are ours");
     describe_gauge!("connect_committed_offset", "The offset below which everything is durable and committed");
     describe_gauge!("connect_stalled_seconds", "Seconds since the last progress while records wait");
     describe_gauge!("connect_in_flight_bytes", "Bytes of the budget CONNECT_MEMORY in use");
@@ -80,11 +80,17 @@ impl Scrape {
         self.process.collect();
         gauge!("connect_in_flight_bytes").set(self.budget.used() as f64);
         gauge!("connect_partitions").set(self.health.partitions() as f64);
-        self.handle.render()
+        leave_out_what_has_no_value(&self.handle.render())
     }
 
     /// Folds samples that nobody has scraped: call it every few seconds, or they pile up.
     pub fn fold(&self) {
         self.handle.run_upkeep();
     }
+}
+
+/// A partition that went to another process has no lag of ours. Its gauge would stay in the recorder for ever, and one NaN makes
+/// every sum NaN.
+fn leave_out_what_has_no_value(text: &str) -> String {
+    text.split_inclusive('\n').filter(|line| !line.trim_end().ends_with(" NaN")).collect()
 }

@@ -347,7 +347,7 @@ impl<'a> World<'a> {
         while !self.settled() && Instant::now() < deadline {
             sleep(Duration::from_secs(1)).await;
             let stalled = self.ledgers.iter().flat_map(|ledgers| ledgers.all());
-            if stalled.map(|(_, ledger)| ledger.stalled_seconds()).fold(0.0, f64::max) > HELD.as_secs_f64() {
+            if stalled.filter_map(|(_, ledger)| ledger.stalled_seconds()).fold(0.0, f64::max) > HELD.as_secs_f64() {
                 self.trouble.met(Met::HeldByRecord);
                 break;
             }
