@@ -27,7 +27,7 @@ impl Peer {
         all.extend(settings);
         let cluster = cluster(&all);
         let subscription = Subscription::new(&config(&all).topics, None).expect("a subscription");
-        let mut assignment = GroupAssignment::join(cluster, group, subscription);
+        let mut assignment = GroupAssignment::new(cluster, group, subscription);
         let (owned, owned_seen) = watch::channel(BTreeSet::new());
         let (assigned, assigned_seen) = watch::channel(Vec::new());
         let (revoked, revoked_seen) = watch::channel(0);
@@ -131,6 +131,10 @@ async fn members_come_and_go(protocol: &[(&str, &str)]) {
     drop(first);
     settled(&[&third], &[6]).await;
     third.leave().await;
+    // An empty group keeps its offsets.
+    let last = Peer::start(&topic, &group, protocol);
+    settled(&[&last], &[6]).await;
+    assert!(last.assigned.borrow().iter().any(|assigned| assigned.committed == Some(42)));
 }
 
 #[tokio::test]
@@ -198,6 +202,99 @@ async fn a_restart_with_a_name_of_its_own_moves_nothing_by_the_broker_s_protocol
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
+async fn who_is_killed_and_comes_back_under_its_name_has_its_partitions_at_once() {
+    let (topic, group) = (topic(4).await, unique("g"));
+    // Longer than the test waits: nothing here comes from a session's end.
+    let named = |name: &'static str| [CLASSIC, &[("INSTANCE_ID", name), ("SESSION_TIMEOUT", "600s")]].concat();
+    let (first, second) = (Peer::start(&topic, &group, &named("pod-0")), Peer::start(&topic, &group, &named("pod-1")));
+    settled(&[&first, &second], &[2, 2]).await;
+    let (before, revoked) = (first.owned.borrow().clone(), *second.revoked.borrow());
+    drop(first);
+    let again = Peer::start(&topic, &group, &named("pod-0"));
+    settled(&[&again, &second], &[2, 2]).await;
+    assert_eq!(*again.owned.borrow(), before);
+    assert_eq!(*second.revoked.borrow(), revoked, "the other was left alone");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_group_goes_over_to_the_broker_s_protocol_member_by_member() {
+    let (topic, group) = (topic(6).await, unique("g"));
+    let (first, second) = (Peer::start(&topic, &group, CLASSIC), Peer::start(&topic, &group, CLASSIC));
+    settled(&[&first, &second], &[3, 3]).await;
+    let third = Peer::start(&topic, &group, AUTO);
+    settled(&[&first, &second, &third], &[2, 2, 2]).await;
+    first.leave().await;
+    let fourth = Peer::start(&topic, &group, AUTO);
+    settled(&[&second, &third, &fourth], &[2, 2, 2]).await;
+    second.leave().await;
+    settled(&[&third, &fourth], &[3, 3]).await;
+    // And back again, as when an update is undone.
+    let fifth = Peer::start(&topic, &group, CLASSIC);
+    settled(&[&third, &fourth, &fifth], &[2, 2, 2]).await;
+    third.leave().await;
+    fourth.leave().await;
+    settled(&[&fifth], &[6]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn who_does_not_work_yet_takes_nothing_from_those_who_do() {
+    let (topic, group) = (topic(2).await, unique("g"));
+    let settings = [("TOPICS", topic.as_str())];
+    let subscription = Subscription::new(&config(&settings).topics, None).expect("a subscription");
+    let mut idle = GroupAssignment::new(cluster(&settings), &group, subscription);
+    let peer = Peer::start(&topic, &group, AUTO);
+    settled(&[&peer], &[2]).await;
+    idle.leave().await;
+    assert!(matches!(idle.next().await, Ok(Change::Assigned(_))), "from here on it is a member");
+    settled(&[&peer], &[1]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn the_consumer_protocol_is_spoken_when_asked_for_or_its_lack_is_fatal() {
+    let (topic, group) = (topic(2).await, unique("g"));
+    let peer = Peer::start(&topic, &group, &[("GROUP_PROTOCOL", "consumer")]);
+    let error = eventually("it joins or is told", async || {
+        let told = peer.error.borrow().clone();
+        (told.is_some() || peer.count() == 2).then_some(told)
+    })
+    .await;
+    let old = std::env::var("SYSTEM_TEST_KAFKA_VERSION").is_ok_and(|version| version.starts_with("3."));
+    assert_eq!(error.is_some(), old, "{error:?}");
+    assert!(error.is_none_or(|error| error.contains("CONNECT_KAFKA_GROUP_PROTOCOL")));
+}
+
+async fn a_topic_made_anew_is_another_one(protocol: &[(&str, &str)]) {
+    let (topic, group) = (topic(2).await, unique("g"));
+    let peer = Peer::start(&topic, &group, protocol);
+    settled(&[&peer], &[2]).await;
+    let admin = cluster(&[]);
+    delete_topic(&admin, &topic).await;
+    create_topic(&admin, &topic, 2, &[]).await;
+    eventually("both partitions come again, of the new topic", async || {
+        let lives: BTreeSet<_> = peer.assigned.borrow().iter().map(|assigned| assigned.topic_id).collect();
+        (lives.len() == 2 && peer.assigned.borrow().len() == 4).then_some(())
+    })
+    .await;
+    settled(&[&peer], &[2]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_topic_made_anew_is_another_one_to_a_classic_group() {
+    a_topic_made_anew_is_another_one(CLASSIC).await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_topic_made_anew_is_another_one_by_the_broker_s_protocol() {
+    a_topic_made_anew_is_another_one(AUTO).await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn two_of_one_name_are_told_so() {
     let (topic, group) = (topic(2).await, unique("g"));
     let named = [CLASSIC, &[("INSTANCE_ID", "pod-0")]].concat();
@@ -205,7 +302,8 @@ async fn two_of_one_name_are_told_so() {
     settled(&[&first], &[2]).await;
     let twin = Peer::start(&topic, &group, &named);
     let error = eventually("the first is told", async || first.error.borrow().clone()).await;
-    assert!(error.contains("CONNECT_KAFKA_INSTANCE_ID") && error.contains(&group), "{error}");
+    assert!(error.contains("CONNECT_KAFKA_INSTANCE_ID=pod-0") && error.contains(&group), "{error}");
+    assert!(error.contains("127.0.0.1"), "where the twin is: {error}");
     settled(&[&twin], &[2]).await;
 }
 

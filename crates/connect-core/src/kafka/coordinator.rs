@@ -7,7 +7,9 @@ use std::time::Duration;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
-use kafka_protocol::messages::{FindCoordinatorRequest, GroupId, OffsetCommitRequest, OffsetFetchRequest};
+use kafka_protocol::messages::{
+    DescribeGroupsRequest, FindCoordinatorRequest, GroupId, OffsetCommitRequest, OffsetFetchRequest,
+};
 use kafka_protocol::protocol::{Request, StrBytes};
 use tracing::debug;
 
@@ -20,6 +22,8 @@ use crate::record::TopicPartition;
 const FIND_COORDINATOR: i16 = 3;
 /// The last version that names topics; 9 is also what members of the new protocol commit with.
 const OFFSET_COMMIT: i16 = 9;
+/// The first version that tells members' own names is 4.
+const DESCRIBE_GROUPS: i16 = 5;
 /// The last version that asks for one group.
 const OFFSET_FETCH: i16 = 7;
 /// What stands beside each offset, for whoever looks at the group.
@@ -138,7 +142,8 @@ impl Coordinator {
                 KafkaError::fatal(format!("group {group}: not a valid name: change CONNECT_KAFKA_GROUP"))
             }
             E::FencedInstanceId => KafkaError::fatal(format!(
-                "group {group}: {what}: another process has taken over our CONNECT_KAFKA_INSTANCE_ID: each process needs its own, such as its pod's name"
+                "group {group}: {what}: another process has taken over our CONNECT_KAFKA_INSTANCE_ID={}: each process needs its own, such as its pod's name",
+                self.cluster.config().instance_id.as_deref().unwrap_or_default()
             )),
             E::InvalidSessionTimeout => KafkaError::fatal(format!(
                 "group {group}: the broker does not allow this CONNECT_KAFKA_SESSION_TIMEOUT: see its group.min.session.timeout.ms and group.max.session.timeout.ms"
@@ -151,6 +156,28 @@ impl Coordinator {
             )),
             _ => KafkaError::transient("group", format!("group {group}: {what}: {error:?}")),
         }
+    }
+
+    /// What [`explain`](Self::explain) says, and who has taken our name if somebody has.
+    pub async fn refused(&self, what: &str, error: ResponseError) -> KafkaError {
+        let explained = self.explain(what, error);
+        if error != ResponseError::FencedInstanceId {
+            return explained;
+        }
+        match self.host_of_twin().await {
+            Ok(Some(host)) => KafkaError::fatal(format!("{explained}; the other one is at {host}")),
+            _ => explained,
+        }
+    }
+
+    /// Where the member is that has our `CONNECT_KAFKA_INSTANCE_ID`.
+    async fn host_of_twin(&self) -> Result<Option<String>, KafkaError> {
+        let Some(instance) = self.cluster.config().instance_id.as_deref() else { return Ok(None) };
+        let request = DescribeGroupsRequest::default().with_groups(vec![self.group_id()]);
+        let answer = self.call(Purpose::Coordinate, &request, DESCRIBE_GROUPS, REQUEST_TIMEOUT).await?;
+        let mut members = answer.groups.iter().flat_map(|group| &group.members);
+        let twin = members.find(|member| member.group_instance_id.as_deref() == Some(instance));
+        Ok(twin.map(|member| member.client_host.to_string()))
     }
 
     /// The committed offsets of these partitions; those that have none are left out.

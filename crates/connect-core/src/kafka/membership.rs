@@ -20,7 +20,7 @@ pub enum Membership {
 }
 
 impl Membership {
-    /// Makes what the settings name; a group is joined in the background.
+    /// Makes what the settings name; a group is joined when it is first asked for changes.
     ///
     /// # Errors
     /// The pattern of the topics is none.
@@ -29,7 +29,7 @@ impl Membership {
         let subscription = Subscription::new(&config.topics, core.dead_letters.topic())?;
         let group = config.group.clone().unwrap_or_else(|| core.name.as_str().to_owned());
         Ok(match config.assignment {
-            AssignmentChoice::Group => Self::Group(GroupAssignment::join(cluster, &group, subscription)),
+            AssignmentChoice::Group => Self::Group(GroupAssignment::new(cluster, &group, subscription)),
             AssignmentChoice::Static => Self::Static(StaticAssignment::new(cluster, &group, subscription, core.shard)),
         })
     }

@@ -115,7 +115,7 @@ impl Classic<'_> {
 
     /// One round; `None` when it must begin anew.
     async fn try_join(&mut self) -> Result<Option<BTreeSet<TopicPartition>>, KafkaError> {
-        self.reads = self.look_up_names().await?;
+        (self.reads, _) = self.look_up_names().await?;
         let claim = sticky::Member {
             topics: self.reads.clone(),
             owned: self.member.owned.clone(),
@@ -147,8 +147,7 @@ impl Classic<'_> {
                 self.lose("the coordinator does not know us any more")?;
                 return Ok(None);
             }
-            Some(ResponseError::RebalanceInProgress) => return Ok(None),
-            Some(error) => return Err(coordinator.explain("join", error)),
+            Some(error) => return Err(coordinator.refused("join", error).await),
         }
         self.member.alive = Instant::now();
         self.member.shared.set_identity(joined.member_id.to_string(), joined.generation_id);
@@ -185,7 +184,7 @@ impl Classic<'_> {
                 self.lose("the coordinator does not know us any more")?;
                 return Ok(None);
             }
-            Some(error) => return Err(coordinator.explain("get our assignment", error)),
+            Some(error) => return Err(coordinator.refused("get our assignment", error).await),
         }
         self.member.alive = Instant::now();
         self.generation = joined.generation_id;
@@ -227,19 +226,22 @@ impl Classic<'_> {
         Ok(topics.into_iter().map(|topic| (topic.name.to_string(), numbered(&topic))).collect())
     }
 
-    /// The topics that we read: the listed ones whether they exist or not, those of a pattern as they are now.
-    async fn look_up_names(&mut self) -> Result<BTreeSet<String>, KafkaError> {
+    /// The topics that we read: the listed ones whether they exist or not, those of a pattern as they are now. What was made anew
+    /// is ours no more; says whether there was any.
+    async fn look_up_names(&mut self) -> Result<(BTreeSet<String>, bool), KafkaError> {
         let found = self.member.subscription.look_up(&self.member.cluster).await?;
         let missing = self.member.tell_missing(&found);
         self.topics_due =
             Instant::now() + if missing { TOPICS_SOON } else { self.member.cluster.config().topics_refresh };
         let listed = self.member.subscription.names().iter().map(ToString::to_string);
-        Ok(listed.chain(found.keys().map(ToString::to_string)).collect())
+        let names = listed.chain(found.keys().map(ToString::to_string)).collect();
+        Ok((names, self.member.lose_made_anew(&found)?))
     }
 
     /// Whether what the last round was made from is no longer so.
     async fn topics_changed(&mut self) -> Result<bool, KafkaError> {
-        if self.look_up_names().await? != self.reads {
+        let (names, anew) = self.look_up_names().await?;
+        if anew || names != self.reads {
             return Ok(true);
         }
         let Some(assigned_from) = &self.assigned_from else { return Ok(false) };
@@ -276,6 +278,7 @@ impl Classic<'_> {
                     None => return Ok(Next::Leave(None)),
                 },
                 () = sleep_until(beat_due) => {
+                    let member = self.member.shared.identity().member;
                     match self.heartbeat().await {
                         Ok(Beat::Fine) => self.member.alive = Instant::now(),
                         Ok(Beat::Rebalance) => {
@@ -284,6 +287,10 @@ impl Classic<'_> {
                         }
                         Ok(Beat::Lost(error)) => {
                             self.lose(&format!("{error:?}"))?;
+                            if error == ResponseError::IllegalGeneration {
+                                // The member is known all the same: another id would leave it behind for the others to wait for.
+                                self.member.shared.set_identity(member, -1);
+                            }
                             return Ok(Next::Join);
                         }
                         Err(error) => {
@@ -334,7 +341,7 @@ impl Classic<'_> {
             None => Ok(Beat::Fine),
             Some(ResponseError::RebalanceInProgress) => Ok(Beat::Rebalance),
             Some(error @ (ResponseError::UnknownMemberId | ResponseError::IllegalGeneration)) => Ok(Beat::Lost(error)),
-            Some(error) => Err(coordinator.explain("heartbeat", error)),
+            Some(error) => Err(coordinator.refused("heartbeat", error).await),
         }
     }
 

@@ -112,7 +112,12 @@ impl Consumer<'_> {
         match ResponseError::try_from_code(answer.error_code) {
             None => {}
             Some(ResponseError::UnsupportedVersion) => return Ok(Step::OnlyClassic),
-            Some(error @ (ResponseError::FencedMemberEpoch | ResponseError::UnknownMemberId)) => {
+            // The whole group is gone when the coordinator lost what it knew.
+            Some(
+                error @ (ResponseError::FencedMemberEpoch
+                | ResponseError::UnknownMemberId
+                | ResponseError::GroupIdNotFound),
+            ) => {
                 self.lose(&format!("{error:?}"))?;
                 return Ok(Step::Next(Duration::ZERO));
             }
@@ -233,6 +238,7 @@ impl Consumer<'_> {
         let missing = self.member.tell_missing(&found);
         self.topics_due =
             Instant::now() + if missing { TOPICS_SOON } else { self.member.cluster.config().topics_refresh };
+        self.member.lose_made_anew(&found)?;
         self.names = self.member.subscription.names().iter().chain(found.keys()).cloned().collect();
         for topic in found.values() {
             if let Some(id) = topic.id {

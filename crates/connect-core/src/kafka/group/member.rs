@@ -100,6 +100,8 @@ pub(super) struct Member {
     /// Ours to be, once their committed offsets are known.
     arriving: BTreeSet<TopicPartition>,
     announced: bool,
+    /// The lives of the topics of which we have partitions.
+    ids: BTreeMap<Arc<str>, [u8; 16]>,
     /// Listed topics that do not exist, as last told.
     missing: Vec<Arc<str>>,
     /// When the coordinator last counted us as alive.
@@ -130,6 +132,7 @@ impl Member {
             releasing: BTreeSet::new(),
             arriving: BTreeSet::new(),
             announced: false,
+            ids: BTreeMap::new(),
             missing: Vec::new(),
             alive: Instant::now(),
         }
@@ -194,6 +197,7 @@ impl Member {
         let partitions: Vec<TopicPartition> = self.arriving.iter().cloned().collect();
         let committed = self.shared.coordinator.committed(&partitions).await?;
         let topics = self.topics_of(&partitions).await?;
+        self.ids.extend(topics.iter().filter_map(|topic| Some((Arc::clone(&topic.name), topic.id?))));
         let assigned = partitions.iter().map(|partition| Assigned {
             partition: partition.clone(),
             topic_id: topics.iter().find(|topic| topic.name == partition.topic).and_then(|topic| topic.id),
@@ -226,6 +230,29 @@ impl Member {
         }
         self.missing = missing;
         !self.missing.is_empty()
+    }
+
+    /// A topic that was deleted and made anew is another one: what we know of its partitions no longer holds, and their offsets
+    /// begin anew. Says whether there was any.
+    pub fn lose_made_anew(&mut self, found: &BTreeMap<Arc<str>, TopicMetadata>) -> Result<bool, KafkaError> {
+        let is_anew = |partition: &&TopicPartition| {
+            let id = found.get(&partition.topic).and_then(|topic| topic.id);
+            id.is_some_and(|id| self.ids.get(&partition.topic).is_some_and(|known| *known != id))
+        };
+        let anew: Vec<_> = self.owned.iter().filter(is_anew).cloned().collect();
+        if anew.is_empty() {
+            return Ok(false);
+        }
+        let gone = |partition: &TopicPartition| !anew.contains(partition);
+        self.owned.retain(gone);
+        self.releasing.retain(gone);
+        self.shared.state().owned.clone_from(&self.owned);
+        for partition in &anew {
+            self.ids.remove(&partition.topic);
+        }
+        warn!(group = self.shared.coordinator.group(), partitions = ?anew, "topics were deleted and made anew");
+        self.tell(Change::Lost(anew))?;
+        Ok(true)
     }
 
     /// Our process has given these up.

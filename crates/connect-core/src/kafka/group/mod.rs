@@ -33,23 +33,29 @@ pub struct GroupAssignment {
     changes: mpsc::Receiver<Result<Change, AssignmentError>>,
     orders: mpsc::Sender<Order>,
     shared: Arc<Shared>,
-    task: tokio::task::JoinHandle<()>,
+    /// The member, as long as nobody has asked for changes.
+    waiting: Option<(Member, mpsc::Receiver<Order>)>,
+    task: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl GroupAssignment {
-    /// Joins in the background.
-    pub fn join(cluster: Arc<Cluster>, group: &str, subscription: Subscription) -> Self {
+    /// Joins when it is first asked for changes: a process that can't use its store yet must not take partitions from those
+    /// that can.
+    pub fn new(cluster: Arc<Cluster>, group: &str, subscription: Subscription) -> Self {
         let (changes, heard) = mpsc::channel(CHANGES);
         let (orders, given) = mpsc::channel(ORDERS);
         let coordinator = Coordinator::new(Arc::clone(&cluster), group);
         let shared = Arc::new(Shared::new(coordinator, cluster.config().instance_id.clone()));
         let member = Member::new(cluster, Arc::clone(&shared), subscription, changes);
-        Self { changes: heard, orders, shared, task: tokio::spawn(member.run(given)) }
+        Self { changes: heard, orders, shared, waiting: Some((member, given)), task: None }
     }
 }
 
 impl Assignment for GroupAssignment {
     async fn next(&mut self) -> Result<Change, AssignmentError> {
+        if let Some((member, orders)) = self.waiting.take() {
+            self.task = Some(tokio::spawn(member.run(orders)));
+        }
         let ended = || Err(AssignmentError("the group's membership ended".to_owned()));
         self.changes.recv().await.unwrap_or_else(ended)
     }
@@ -65,6 +71,9 @@ impl Assignment for GroupAssignment {
     }
 
     async fn leave(&mut self) {
+        if self.waiting.is_some() {
+            return;
+        }
         let (done, gone) = oneshot::channel();
         if self.orders.send(Order::Leave(done)).await.is_ok() {
             let _ = tokio::time::timeout(LEAVE_TIMEOUT, gone).await;
@@ -74,6 +83,8 @@ impl Assignment for GroupAssignment {
 
 impl Drop for GroupAssignment {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
