@@ -26,7 +26,7 @@ const FETCH_BYTES: i32 = 1024 * 1024;
 /// A broker on this machine answers within this time or is broken.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
-/// Connects to a broker.
+/// Connects to a broker, or to the first of several (with commas between them) that answers.
 ///
 /// # Errors
 /// It doesn't answer within 30 s.
@@ -36,14 +36,15 @@ pub async fn connect(bootstrap: &str) -> Result<Client> {
         deadline: Some(ANSWER_WITHIN),
         ..BackoffConfig::default()
     };
-    let client = ClientBuilder::new(vec![bootstrap.to_owned()]).client_id("xtask").backoff_config(retry);
+    let brokers = bootstrap.split(',').map(str::to_owned).collect();
+    let client = ClientBuilder::new(brokers).client_id("xtask").backoff_config(retry);
     timeout(ANSWER_WITHIN, client.build())
         .await
         .context("no answer")?
         .with_context(|| format!("can't connect to Kafka at {bootstrap}"))
 }
 
-/// Creates a topic with one replica.
+/// Creates a topic with as many replicas as the cluster gives by default.
 ///
 /// # Errors
 /// It exists, or the broker refuses it.
@@ -51,7 +52,7 @@ pub async fn create_topic(client: &Client, topic: &str, partitions: i32) -> Resu
     let limit = i32::try_from(ANSWER_WITHIN.as_millis())?;
     client
         .controller_client()?
-        .create_topic(topic, partitions, 1, limit)
+        .create_topic(topic, partitions, -1, limit)
         .await
         .with_context(|| format!("can't create the topic {topic}"))
 }

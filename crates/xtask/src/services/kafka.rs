@@ -1,4 +1,4 @@
-//! Apache Kafka, one node in KRaft mode, from its Maven artifacts.
+//! Apache Kafka in KRaft mode, one node or a cluster of three, from its Maven artifacts.
 
 use std::{
     fs,
@@ -43,9 +43,18 @@ pub struct KafkaOptions {
 #[derive(Debug)]
 pub struct KafkaService {
     jars: PathBuf,
+    /// Every node of the cluster.
+    nodes: Vec<Node>,
+    /// Which of them this one is.
+    this: usize,
+    properties: Vec<String>,
+}
+
+/// Where a node of a cluster listens.
+#[derive(Debug, Clone, Copy)]
+struct Node {
     port: u16,
     controller_port: u16,
-    properties: Vec<String>,
 }
 
 impl Kafka {
@@ -58,22 +67,48 @@ impl Kafka {
     }
 
     pub(super) async fn start_for(options: KafkaOptions, lifetime: Lifetime) -> Result<Self> {
-        let port = match options.port {
-            Some(port) => port,
-            None => ports::free()?,
-        };
+        let node = Node { port: options.port.map_or_else(ports::free, Ok)?, controller_port: ports::free()? };
         let service = KafkaService {
             jars: jars(&options.version.unwrap_or_else(default_version))?,
-            port,
-            controller_port: ports::free()?,
+            nodes: vec![node],
+            this: 0,
             properties: options.properties,
         };
         Self::launch(service, options.directory, lifetime).await
     }
 
-    /// Its address, as in `127.0.0.1:12345`.
+    /// Starts a cluster of three nodes, of which any two are enough: everything is on all three, and acknowledged when two
+    /// have it. Port and directory of the options are not used.
+    ///
+    /// # Errors
+    /// As for [`Kafka::start`].
+    pub async fn cluster(options: KafkaOptions) -> Result<[Self; 3]> {
+        let jars = jars(&options.version.unwrap_or_else(default_version))?;
+        let node = || anyhow::Ok(Node { port: ports::free()?, controller_port: ports::free()? });
+        let nodes = vec![node()?, node()?, node()?];
+        let launch = |this| {
+            let (jars, nodes, properties) = (jars.clone(), nodes.clone(), options.properties.clone());
+            Self::launch(KafkaService { jars, nodes, this, properties }, None, Lifetime::Owned)
+        };
+        // Side by side: no node answers before two are there.
+        Ok(tokio::try_join!(launch(0), launch(1), launch(2))?.into())
+    }
+
+    /// Its address, as in `127.0.0.1:12345`; those of all nodes of a cluster, with commas between them.
     pub fn bootstrap(&self) -> String {
-        format!("127.0.0.1:{}", self.service.port)
+        let addresses: Vec<_> = self.service.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        addresses.join(",")
+    }
+
+    /// Whether every partition is on all nodes that should have it, as this node sees it.
+    ///
+    /// # Errors
+    /// Kafka's tool can't be run.
+    pub async fn is_replicated(&self) -> Result<bool> {
+        let mut tool = tokio::process::Command::from(self.tool("org.apache.kafka.tools.TopicCommand"));
+        tool.args(["--bootstrap-server", &self.service.address(), "--describe", "--under-replicated-partitions"]);
+        let output = tool.output().await.context("can't run java")?;
+        Ok(output.status.success() && output.stdout.trim_ascii().is_empty())
     }
 
     /// A command that runs one of Kafka's own tools, as in `kafka.tool("org.apache.kafka.tools.TopicCommand")`.
@@ -120,19 +155,29 @@ impl Service for KafkaService {
     }
 
     async fn answers(&self) -> Result<()> {
-        let client = kafka_client::connect(&format!("127.0.0.1:{}", self.port)).await?;
+        let client = kafka_client::connect(&self.address()).await?;
         client.list_topics().await?;
         Ok(())
     }
 }
 
 impl KafkaService {
+    fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.nodes[self.this].port)
+    }
+
     fn configuration(&self, data: &Path) -> String {
-        let Self { port, controller_port, .. } = self;
+        let Node { port, controller_port } = self.nodes[self.this];
+        let id = self.this + 1;
+        let voter = |(index, node): (usize, &Node)| format!("{}@127.0.0.1:{}", index + 1, node.controller_port);
+        let voters = self.nodes.iter().enumerate().map(voter).collect::<Vec<_>>().join(",");
+        let replicas = self.nodes.len();
+        // One node less may go away.
+        let in_sync = (replicas - 1).max(1);
         let ours = format!(
             "process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller_port}
+node.id={id}
+controller.quorum.voters={voters}
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
 advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 controller.listener.names=CONTROLLER
@@ -141,13 +186,15 @@ log.dirs={data}
 auto.create.topics.enable=false
 message.max.bytes=16777216
 group.initial.rebalance.delay.ms=0
-offsets.topic.replication.factor=1
+default.replication.factor={replicas}
+min.insync.replicas={in_sync}
+offsets.topic.replication.factor={replicas}
 offsets.topic.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor={replicas}
+transaction.state.log.min.isr={in_sync}
 transaction.state.log.num.partitions=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.replication.factor={replicas}
+share.coordinator.state.topic.min.isr={in_sync}
 ",
             data = data.display()
         );
