@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use connect_testkit::dice::Dice;
-use system_tests::{Scene, metrics_until, record};
+use system_tests::{Scene, metrics_until, record, seed};
 use xtask::effort::share;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_sink-redis");
@@ -54,12 +54,4 @@ async fn twenty_kills_over_200_000_records_lose_nothing() -> Result<()> {
         assert_eq!(found.as_deref(), expected.as_deref().map(str::as_bytes), "{key}; seed {seed}");
     }
     Ok(())
-}
-
-/// The number of this run: printed, and taken from `SYSTEM_TEST_SEED` to run it again.
-fn seed() -> u64 {
-    let given = std::env::var("SYSTEM_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = given.unwrap_or_else(|| chrono::Utc::now().timestamp_micros() as u64);
-    println!("SYSTEM_TEST_SEED={seed}");
-    seed
 }

@@ -1,6 +1,7 @@
 //! What the system tests share: a scene with a topic, a Redis of its own and a connector, and waiting for a state.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -83,19 +84,44 @@ impl Scene {
     /// # Errors
     /// It can't be built or run.
     pub fn connector(&self) -> Result<Connector> {
-        let environment: Vec<_> =
-            self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        Connector::start(&self.binary, &environment, &self.log())
+        self.connector_named("connector", &[])
     }
 
-    /// Where the connector logs to, over all its runs.
-    pub fn log(&self) -> PathBuf {
-        self.directory.path().join("connector.log")
+    /// Starts the connector with settings and a log of its own, as one of several.
+    ///
+    /// # Errors
+    /// It can't be built or run.
+    pub fn connector_named(&self, name: &str, more: &[(&str, &str)]) -> Result<Connector> {
+        let environment = self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let environment: Vec<_> = environment.chain(more.iter().copied()).collect();
+        Connector::start(&self.binary, &environment, &self.log_file(name))
     }
 
-    /// What the connector has logged so far.
+    fn log_file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(format!("{name}.log"))
+    }
+
+    /// What the connector has logged so far, over all its runs.
     pub fn logged(&self) -> String {
-        std::fs::read_to_string(self.log()).unwrap_or_default()
+        self.log_of("connector")
+    }
+
+    /// What a connector with a name has logged so far.
+    pub fn log_of(&self, name: &str) -> String {
+        std::fs::read_to_string(self.log_file(name)).unwrap_or_default()
+    }
+
+    /// Keeps the logs of all connectors, and says where: for the message of a test that fails.
+    pub fn logs(&self) -> String {
+        let kept = std::env::temp_dir().join(&self.topic);
+        let copied = std::fs::create_dir_all(&kept).and_then(|()| {
+            for log in std::fs::read_dir(self.directory.path())? {
+                let log = log?;
+                std::fs::copy(log.path(), kept.join(log.file_name()))?;
+            }
+            Ok(())
+        });
+        copied.map_or_else(|error| format!("the logs can't be kept: {error}"), |()| format!("logs: {}", kept.display()))
     }
 
     /// Adds records to the topic, each with its partition.
@@ -189,6 +215,19 @@ pub async fn exit_code(connector: &mut Connector) -> Result<i32> {
         }
         sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// The number of this run: printed, and taken from `SYSTEM_TEST_SEED` to run it again.
+pub fn seed() -> u64 {
+    let given = std::env::var("SYSTEM_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| Utc::now().timestamp_micros() as u64);
+    println!("SYSTEM_TEST_SEED={seed}");
+    seed
+}
+
+/// Says something that is worth reading of a test that passed, too, whose output is not shown otherwise.
+pub fn report(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Checks that every record read is found again under exactly one outcome, in each partition, with nothing in flight.

@@ -1,6 +1,6 @@
 //! Reads a connector's own metrics, and checks that its account adds up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -88,6 +88,12 @@ impl Metrics {
     /// Whether there is a sample of this name.
     pub fn has(&self, name: &str) -> bool {
         self.samples.iter().any(|sample| sample.name == name)
+    }
+
+    /// What a label has as values in the samples of this name.
+    pub fn label_values(&self, name: &str, label: &str) -> BTreeSet<&str> {
+        let samples = self.samples.iter().filter(|sample| sample.name == name);
+        samples.filter_map(|sample| sample.labels.get(label)).map(String::as_str).collect()
     }
 
     /// Records read from Kafka, those read again included.
@@ -200,6 +206,8 @@ connect_in_flight_bytes 1024
         assert_eq!(metrics.sum("connect_nothing", &[]), 0.0);
         assert!(metrics.has("connect_in_flight_bytes") && !metrics.has("connect_nothing"));
         assert_eq!((metrics.read(), metrics.written()), (68, 65));
+        let partitions = metrics.label_values("connect_records_total", "partition");
+        assert_eq!(partitions.into_iter().collect::<Vec<_>>(), ["0", "1"]);
     }
 
     #[test]
