@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use connect_testkit::dice::Dice;
-use system_tests::{PATIENCE, Scene};
+use system_tests::{PATIENCE, Scene, until};
 use tokio::time::{Instant, sleep};
 use xtask::connector::Connector;
 use xtask::redis_client;
@@ -77,7 +77,11 @@ impl<'a> Members<'a> {
         let mut victim = self.running.remove(&number).context("nobody is left")?;
         match event {
             Event::Join => {}
-            Event::Leave => drop(victim.drain().await?),
+            Event::Leave => {
+                // Before it catches the signal it would simply be ended by it.
+                until("it listens", async || victim.metrics().await.is_ok_and(|metrics| metrics.is_some())).await?;
+                victim.drain().await?;
+            }
             Event::Kill => {
                 victim.process().kill();
                 sleep(dice.time(session)).await;
