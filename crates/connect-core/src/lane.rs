@@ -98,7 +98,8 @@ impl<K: Sink> Lane<'_, K> {
             if answer.again.len() < batch.items.len() {
                 retry.moved();
             }
-            if answer.retried {
+            // Where something was rejected the others may only have stood behind it: no reason to wait.
+            if answer.retried && answer.rejected.is_empty() {
                 retry.wait("item", &"the store did not take some items").await;
             } else {
                 retry.succeeded();

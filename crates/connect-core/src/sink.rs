@@ -123,7 +123,9 @@ pub struct Outcome {
 pub enum Verdict {
     /// Not durable; worth sending again. The framework sends every later item of the same target again with it.
     Retry,
-    /// Can never be written. An atomic sink stopped before this item: its offset is stored, and nothing behind it.
+    /// Can never be written. An atomic sink stopped before this item: its offset is stored, and nothing behind it. A sink
+    /// whose store remembers the last offset of each target writes nothing behind it to the same target, but answers
+    /// [`Retry`](Self::Retry), which costs no delay then: were the record mended, it would be taken for one that is there already.
     Rejected(Rejection),
     /// The store already held this write or a later one; nothing changed.
     Superseded,

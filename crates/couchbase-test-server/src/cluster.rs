@@ -56,14 +56,12 @@ impl Cluster {
 
     /// The configuration as the node tells it: of the bucket, or of the cluster alone.
     pub fn configuration(&self, node: usize, with_bucket: bool) -> Value {
-        let service = if self.tls { "kvSSL" } else { "kv" };
-        let ext = |(index, ports): (usize, &Ports)| {
-            json!({
-                "hostname": "127.0.0.1",
-                "thisNode": index == node,
-                "services": {service: ports.key_value, "mgmt": ports.management},
-            })
+        let services = |ports: &Ports| match self.tls {
+            // Clients look for the plain management port even where they don't use it.
+            true => json!({"kvSSL": ports.key_value, "mgmtSSL": ports.management, "mgmt": ports.management}),
+            false => json!({"kv": ports.key_value, "mgmt": ports.management}),
         };
+        let ext = |(index, ports): (usize, &Ports)| json!({"hostname": "127.0.0.1", "thisNode": index == node, "services": services(ports)});
         let nodes_ext: Vec<Value> = self.told().iter().enumerate().map(ext).collect();
         let mut configuration = json!({
             "rev": self.revision,

@@ -110,9 +110,14 @@ fn late(
     answers: mpsc::Sender<Vec<u8>>,
     delay: std::time::Duration,
 ) {
+    shared.lock().late += 1;
     tokio::spawn(async move {
         tokio::time::sleep(delay).await;
-        let response = data::answer(&mut shared.lock(), agreed, &request);
+        let response = {
+            let mut state = shared.lock();
+            state.late -= 1;
+            data::answer(&mut state, agreed, &request)
+        };
         let _ = answers.send(response.encode(&request)).await;
     });
 }

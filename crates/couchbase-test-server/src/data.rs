@@ -10,8 +10,10 @@ use crate::{status, subdoc};
 
 /// The largest document, as the real server has it.
 const LARGEST: usize = 20 << 20;
-/// The longest document id.
+/// The longest document id of the default collection.
 const LONGEST_ID: usize = 250;
+/// The longest one of any other, so that the collection's number fits beside it.
+const LONGEST_ID_ELSEWHERE: usize = 246;
 /// As an expiry of a counter: don't create the document.
 const DO_NOT_CREATE: u32 = u32::MAX;
 
@@ -63,10 +65,12 @@ pub fn document_key(agreed: Agreed, key: &[u8]) -> Option<Key> {
 /// Carries out an operation on a document.
 pub fn answer(state: &mut State, agreed: Agreed, request: &Request) -> Response {
     let Some(key) = document_key(agreed, &request.key) else { return Response::status(status::INVALID) };
-    if key.1.is_empty() || key.1.len() > LONGEST_ID {
+    let longest = if key.0 == 0 { LONGEST_ID } else { LONGEST_ID_ELSEWHERE };
+    if key.1.is_empty() || key.1.len() > longest {
         return Response::status(status::INVALID);
     }
     if !state.cluster.owns(agreed.node, request.vbucket) {
+        state.misdirected += 1;
         let configuration = state.cluster.configuration(agreed.node, true);
         return Response::json(status::NOT_MY_VBUCKET, configuration.to_string());
     }

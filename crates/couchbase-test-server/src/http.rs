@@ -5,15 +5,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::collections::Refused;
 use crate::documents::Document;
 use crate::state::Shared;
 
 /// Serves one connection until the client closes it.
-pub async fn serve(shared: Arc<Shared>, mut stream: TcpStream) -> std::io::Result<()> {
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(shared: Arc<Shared>, mut stream: S) -> std::io::Result<()> {
     let mut buffer = Vec::new();
     loop {
         let head = loop {
@@ -44,6 +43,7 @@ pub async fn serve(shared: Arc<Shared>, mut stream: TcpStream) -> std::io::Resul
         let length = answer.len();
         let head = format!("HTTP/1.1 {code} -\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n");
         stream.write_all((head + &answer).as_bytes()).await?;
+        stream.flush().await?;
         if text.lines().next().is_some_and(|line| line.ends_with("HTTP/1.0")) {
             return Ok(());
         }

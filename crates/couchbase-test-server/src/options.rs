@@ -15,7 +15,7 @@ pub struct Options {
     pub nodes: usize,
     /// Number of copies beside the active one that the bucket claims to have.
     pub replicas: usize,
-    /// Takes TLS on the key-value ports, and nothing else.
+    /// Takes TLS on all ports, and nothing else.
     pub tls: Option<Certificates>,
     /// Ports of the key-value service, one a node; 0 or none for any free one.
     pub ports: Vec<u16>,

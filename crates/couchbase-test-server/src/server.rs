@@ -138,6 +138,21 @@ impl Server {
         self.state().documents.store((0, id.as_bytes().to_vec()), document);
     }
 
+    /// How many connections to the key-value service are open.
+    pub fn connections(&self) -> usize {
+        self.state().connections
+    }
+
+    /// How many requests were put off ([`Action::Late`](crate::Action::Late)) and are not applied yet.
+    pub fn late(&self) -> usize {
+        self.state().late
+    }
+
+    /// How many requests came to a node that did not have the document, since vbuckets moved.
+    pub fn misdirected(&self) -> u64 {
+        self.state().misdirected
+    }
+
     /// How many requests with this operation code came in.
     pub fn requests(&self, opcode: u8) -> u64 {
         self.state().requests.get(&opcode).copied().unwrap_or_default()
@@ -163,8 +178,9 @@ impl Server {
             let (shared, tls) = (Arc::clone(&self.shared), self.tls.clone());
             let serve = move |stream| key_value(Arc::clone(&shared), tls.clone(), node, stream);
             accepting.spawn(accept_each(listeners.key_value, serve));
-            let shared = Arc::clone(&self.shared);
-            accepting.spawn(accept_each(listeners.management, move |stream| http::serve(Arc::clone(&shared), stream)));
+            let (shared, tls) = (Arc::clone(&self.shared), self.tls.clone());
+            let serve = move |stream| management(Arc::clone(&shared), tls.clone(), stream);
+            accepting.spawn(accept_each(listeners.management, serve));
         }
     }
 }
@@ -199,8 +215,32 @@ where
     }
 }
 
+async fn management(shared: Arc<Shared>, tls: Option<TlsAcceptor>, stream: TcpStream) -> io::Result<()> {
+    match tls {
+        Some(tls) => http::serve(shared, tls.accept(stream).await?).await,
+        None => http::serve(shared, stream).await,
+    }
+}
+
+/// Counts a connection as long as it is open.
+struct Open(Arc<Shared>);
+
+impl Open {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.lock().connections += 1;
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.lock().connections -= 1;
+    }
+}
+
 async fn key_value(shared: Arc<Shared>, tls: Option<TlsAcceptor>, node: usize, stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    let _open = Open::new(&shared);
     let Some(tls) = tls else { return connection::serve(shared, Session::new(node, false), stream).await };
     let stream = tls.accept(stream).await?;
     let certified = stream.get_ref().1.peer_certificates().is_some();

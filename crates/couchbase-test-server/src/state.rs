@@ -14,6 +14,12 @@ pub struct State {
     pub manifest: Manifest,
     pub cluster: Cluster,
     pub faults: Faults,
+    /// Connections to the key-value service that are open.
+    pub connections: usize,
+    /// Requests that were put off and have not been applied yet.
+    pub late: usize,
+    /// Requests that came to a node which does not have the vbucket.
+    pub misdirected: u64,
     /// Requests seen, by operation code.
     pub requests: BTreeMap<u8, u64>,
     /// Durable writes seen, by level.
@@ -39,6 +45,9 @@ impl Shared {
             manifest: Manifest::new(),
             cluster,
             faults: Faults::default(),
+            connections: 0,
+            late: 0,
+            misdirected: 0,
             requests: BTreeMap::new(),
             durable: BTreeMap::new(),
             durability_impossible: false,

@@ -14,8 +14,8 @@ use path::Path;
 
 /// The most operations in one request.
 const MOST: usize = 16;
-/// Flags of an SDK's JSON documents.
-const JSON_FLAGS: u32 = 2 << 24;
+/// The most bytes that extended attributes of the system may have.
+const LARGEST_SYSTEM_XATTRS: usize = 1 << 20;
 
 mod document_flag {
     pub const CREATE: u8 = 0x01;
@@ -153,6 +153,9 @@ pub fn mutate_in(state: &mut State, operation: Operation<'_>) -> Response {
         5 => (be32(extras), extras[4]),
         _ => return Response::status(status::INVALID),
     };
+    if !allowed(flags, &specs, operation.request.cas) {
+        return Response::status(status::INVALID);
+    }
     let mut target = match Target::find(state, &operation, flags) {
         Ok(target) => target,
         Err(status) => return Response::status(status),
@@ -178,6 +181,10 @@ pub fn mutate_in(state: &mut State, operation: Operation<'_>) -> Response {
     }
     let was_deleted = target.document.deleted;
     let mut document = target.finish();
+    let system = document.xattrs.iter().filter(|(name, _)| name.starts_with('_'));
+    if system.map(|(name, value)| name.len() + value.to_string().len()).sum::<usize>() > LARGEST_SYSTEM_XATTRS {
+        return Response::status(status::TOO_BIG);
+    }
     if document.deleted {
         document.bury();
     } else if !operation.frames.preserve_expiry || document.cas == 0 {
@@ -186,6 +193,18 @@ pub fn mutate_in(state: &mut State, operation: Operation<'_>) -> Response {
     state.documents.store_as(operation.key.clone(), document, stamp);
     let status = if was_deleted { status::SUCCESS_DELETED } else { status::SUCCESS };
     Response { status, ..operation.changed(stamp, results) }
+}
+
+/// Whether flags, operations and CAS value go together (`subdocument_validators.cc` of kv_engine).
+fn allowed(flags: u8, specs: &[Spec], cas: u64) -> bool {
+    use document_flag::{ACCESS_DELETED, ADD, CREATE, CREATE_AS_DELETED, REVIVE};
+    let has = |flag: u8| flags & flag != 0;
+    let replaces_body = specs.iter().any(|spec| spec.opcode == opcode::SET);
+    let body = specs.iter().any(|spec| !spec.xattr());
+    !(has(ADD) && (cas != 0 || has(CREATE)))
+        && !(has(REVIVE) && (!has(ACCESS_DELETED) || has(CREATE_AS_DELETED)))
+        && !(has(CREATE_AS_DELETED) && (!has(ADD | CREATE) || body))
+        && !(replaces_body && flags & !(CREATE | ADD) != 0)
 }
 
 fn failure(index: usize, status: u16) -> Response {
@@ -213,12 +232,15 @@ impl Target {
             return Err(status);
         }
         if let Some(mut document) = found {
-            if has(document_flag::ADD) && !document.deleted {
+            // Also when all that is there is a tombstone, if the request can see it.
+            if has(document_flag::ADD) {
                 return Err(status::EXISTS);
             }
-            if document.deleted && has(document_flag::REVIVE) {
+            if has(document_flag::REVIVE) {
+                if !document.deleted {
+                    return Err(status::ONLY_DELETED_CAN_BE_REVIVED);
+                }
                 document.deleted = false;
-                document.value = b"{}".to_vec();
             }
             return Ok(Self::of(document, false));
         }
@@ -227,7 +249,7 @@ impl Target {
         }
         let deleted = has(document_flag::CREATE_AS_DELETED);
         let value = if deleted { Vec::new() } else { b"{}".to_vec() };
-        Ok(Self::of(Document { value, flags: JSON_FLAGS, deleted, ..Document::default() }, true))
+        Ok(Self::of(Document { value, deleted, ..Document::default() }, true))
     }
 
     fn of(document: Document, fresh: bool) -> Self {
@@ -248,7 +270,7 @@ impl Target {
         }
         match spec.opcode {
             _ if self.document.deleted => return Err(status::DELETED_CANNOT_HAVE_VALUE),
-            opcode::SET | opcode::ADD => {
+            opcode::SET => {
                 self.document.value = spec.value.clone();
                 self.body = serde_json::from_slice(&spec.value).ok();
                 return Ok(None);

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 use rustls::RootCertStore;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
@@ -31,13 +34,22 @@ impl Certificates {
     /// # Errors
     /// Only when the system has no randomness.
     pub fn generate() -> Result<Self, rcgen::Error> {
+        // Without names of their own the authority and whoever it signs would have the same, which BoringSSL takes for self-signed.
+        let named = |name: &str| {
+            let mut names = DistinguishedName::new();
+            names.push(DnType::CommonName, name);
+            names
+        };
         let mut authority = CertificateParams::new(Vec::new())?;
+        authority.distinguished_name = named("couchbase-test-server authority");
+        authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority_key = KeyPair::generate()?;
         let authority_certificate = authority.self_signed(&authority_key)?;
         let issuer = Issuer::new(authority, authority_key);
-        let leaf = |names: &[&str], usage| {
+        let leaf = |names: &[&'static str], usage| {
             let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
+            params.distinguished_name = named(names[0]);
             params.extended_key_usages = vec![usage];
             let key = KeyPair::generate()?;
             let certificate = params.signed_by(&key, &issuer)?;

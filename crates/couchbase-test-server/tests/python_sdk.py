@@ -1,4 +1,7 @@
-"""The checks of rust_sdk.rs with Couchbase's SDK for Python, whose core is another one (C++)."""
+"""The checks of rust_sdk.rs with Couchbase's SDK for Python, whose core is another one (C++).
+
+Arguments: the connection string, and with TLS the file with the authority's certificate.
+"""
 
 import sys
 import unittest
@@ -20,6 +23,7 @@ from couchbase.options import (
     IncrementOptions,
     DeltaValue,
     GetOptions,
+    LookupInOptions,
     MutateInOptions,
     ReplaceOptions,
     SignedInt64,
@@ -27,13 +31,14 @@ from couchbase.options import (
 )
 from couchbase.subdocument import StoreSemantics
 
-URL = sys.argv.pop(1)
+URL, *AUTHORITY = sys.argv[1:]
 
 
 class PythonSdk(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.cluster = Cluster(URL, ClusterOptions(PasswordAuthenticator("Administrator", "password")))
+        user = PasswordAuthenticator("Administrator", "password", *AUTHORITY)
+        cls.cluster = Cluster(URL, ClusterOptions(user))
         cls.cluster.wait_until_ready(timedelta(seconds=30))
         cls.bucket = cls.cluster.bucket("default")
         cls.documents = cls.bucket.default_collection()
@@ -97,6 +102,20 @@ class PythonSdk(unittest.TestCase):
         self.assertFalse(found.exists(1))
         self.assertEqual(found.content_as[int](2), 3)
 
+        # A replaced body keeps the attributes, and a CAS value guards both.
+        replace = [sub.upsert("_mark.of", 8, xattr=True), sub.replace("", {"new": True})]
+        with self.assertRaises(CASMismatchException):
+            documents.mutate_in("d", replace, MutateInOptions(cas=1))
+        documents.mutate_in("d", replace, MutateInOptions(cas=documents.get("d").cas))
+        self.assertEqual(documents.get("d").content_as[dict], {"new": True})
+        # What a system attribute says outlives the document.
+        documents.remove("d")
+        mark = [sub.get("_mark.of", xattr=True)]
+        with self.assertRaises(DocumentNotFoundException):
+            documents.lookup_in("d", mark)
+        found = documents.lookup_in("d", mark, LookupInOptions(access_deleted=True))
+        self.assertEqual(found.content_as[int](0), 8)
+
     def test_expiry_and_durability(self):
         documents = self.documents
         documents.upsert("e", 1, UpsertOptions(expiry=timedelta(seconds=600)))
@@ -120,4 +139,4 @@ class PythonSdk(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    unittest.main(argv=sys.argv[:1], verbosity=2)

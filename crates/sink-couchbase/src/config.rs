@@ -36,8 +36,8 @@ section! {
         /// document must be there), `remove`, `append` and `prepend` (to the array at the path), `counter` (adds the amount to the number
         /// at the path, or to the document if there is no path), `touch` (sets the expiry alone). A tombstone removes the document.
         pub action: Action = "upsert",
-        /// Template of the document's id, at most 250 bytes. `{key}` if unset, and `{topic}/{partition}/{offset}` for a
-        /// record without a key.
+        /// Template of the document's id, at most 250 bytes, 246 outside of the default collection. `{key}` if unset, and
+        /// `{topic}/{partition}/{offset}` for a record without a key.
         pub id: Option<Template>,
         /// The part of the document that is changed: `address.city`, `tags`, `sums[0]`; names with other characters stand in
         /// backticks. With `upsert` the value is put there, and the rest of the document stays.
@@ -68,7 +68,8 @@ section! {
         pub guard_cache: NonZeroUsize = "16384",
         /// The most requests that wait for an answer at once, of all partitions together.
         pub max_in_flight: NonZeroUsize = "256",
-        /// How long Couchbase may take for one answer.
+        /// How long Couchbase may take for one answer, and how long a write begins with further records: the rest follows in the
+        /// next one.
         pub timeout: Duration = "10s",
     }
     rule (username, password) {

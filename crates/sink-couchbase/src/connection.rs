@@ -15,7 +15,7 @@ use couchbase_core::options::agent::{AgentOptions, KvConfig, SeedConfig};
 use couchbase_core::retry::{RetryAction, RetryReason, RetryRequest, RetryStrategy};
 use rustls::ClientConfig;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::info;
 
 use crate::config::CouchbaseConfig;
@@ -71,14 +71,21 @@ const MOST_FAILURES: u32 = 3;
 /// One client for all partitions.
 pub struct Connection {
     way: Way,
-    agent: Mutex<Option<Arc<Agent>>>,
+    state: Mutex<State>,
     failures: AtomicU32,
+}
+
+#[derive(Default)]
+struct State {
+    agent: Option<Arc<Agent>>,
+    /// The last attempt to connect, if it failed.
+    failed: Option<(Instant, SinkError)>,
 }
 
 impl Connection {
     /// Goes this way when it is needed.
     pub fn new(way: Way) -> Self {
-        Self { way, agent: Mutex::default(), failures: AtomicU32::new(0) }
+        Self { way, state: Mutex::default(), failures: AtomicU32::new(0) }
     }
 
     /// The connected client.
@@ -86,13 +93,28 @@ impl Connection {
     /// # Errors
     /// Why there is none.
     pub async fn agent(&self) -> Result<Arc<Agent>, SinkError> {
-        let mut agent = self.agent.lock().await;
-        if let Some(agent) = &*agent {
+        let asked = Instant::now();
+        let mut state = self.state.lock().await;
+        if let Some(agent) = &state.agent {
             return Ok(Arc::clone(agent));
         }
-        let connected = Arc::new(self.connect().await?);
-        *agent = Some(Arc::clone(&connected));
-        Ok(connected)
+        // Whoever waited while another one tried shares what came of it: partitions don't wait for each other's time-outs.
+        if let Some((at, error)) = &state.failed
+            && *at >= asked
+        {
+            return Err(error.clone());
+        }
+        match self.connect().await {
+            Ok(agent) => {
+                let agent = Arc::new(agent);
+                *state = State { agent: Some(Arc::clone(&agent)), failed: None };
+                Ok(agent)
+            }
+            Err(error) => {
+                state.failed = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
     }
 
     /// Something was answered.
@@ -105,10 +127,10 @@ impl Connection {
         if self.failures.fetch_add(1, Relaxed) + 1 < MOST_FAILURES {
             return;
         }
-        let mut current = self.agent.lock().await;
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, agent)) {
+        let mut state = self.state.lock().await;
+        if state.agent.as_ref().is_some_and(|current| Arc::ptr_eq(current, agent)) {
             info!("the client gets no answers: connecting anew");
-            *current = None;
+            state.agent = None;
             self.works();
         }
     }

@@ -84,6 +84,12 @@ pub fn of_memdx(error: &memdx::error::Error) -> Failure {
     }
 }
 
+/// Whether all that is wrong is that the document has nothing at the path.
+pub fn nothing_at_path(error: &memdx::error::Error) -> bool {
+    let memdx::error::ErrorKind::Server(error) = error.kind() else { return false };
+    matches!(error.kind(), ServerErrorKind::Subdoc { error } if error.is_error_kind(SubdocErrorKind::PathNotFound))
+}
+
 fn of_server(kind: &ServerErrorKind) -> Failure {
     use ServerErrorKind as Kind;
     match kind {

@@ -13,6 +13,11 @@ use serde::{Deserialize, Serialize};
 /// The extended attribute. Its underscore makes it one of the system: it outlives the document in its tombstone.
 pub const ATTRIBUTE: &str = "_connect";
 
+/// The record can't be written: another program keeps something under our name.
+pub fn foreign() -> Rejection {
+    Rejection::new(format!("the document has an extended attribute {ATTRIBUTE} that no connector wrote"))
+}
+
 /// A partition in one life of its topic, as documents name it.
 ///
 /// Each partition has an entry of its own in the attribute: offsets of different partitions say nothing about each other.
@@ -53,9 +58,7 @@ impl Source {
     /// # Errors
     /// A [`Rejection`] when it is no entry of ours.
     pub fn offset(&self, entry: &[u8]) -> Result<Option<i64>, Rejection> {
-        let mark: Mark<'_> = serde_json::from_slice(entry).map_err(|_| {
-            Rejection::new(format!("the document has an extended attribute {ATTRIBUTE} that no connector wrote"))
-        })?;
+        let mark: Mark<'_> = serde_json::from_slice(entry).map_err(|_| foreign())?;
         let same_life = match (mark.topic_id, &self.topic_id) {
             (Some(stored), Some(ours)) => stored == ours,
             _ => true,

@@ -9,10 +9,13 @@ pub mod connection;
 pub mod content;
 pub mod errors;
 pub mod guard;
+mod guarded;
 pub mod op;
+mod plain;
 mod probe;
 mod sequence;
 pub mod sink;
+mod step;
 mod tls;
 mod write;
 

@@ -8,8 +8,10 @@ use connect_core::{Record, Rejection, Template};
 use crate::config::{Action, CouchbaseConfig};
 use crate::content;
 
-/// The most bytes of a document's id.
+/// The most bytes of a document's id in the default collection.
 const LONGEST_ID: usize = 250;
+/// The most in any other one: the server stores the collection's number, up to five bytes, with the id.
+const LONGEST_ID_ELSEWHERE: usize = 246;
 /// Expiries up to this would be taken for seconds from now.
 const LONGEST_RELATIVE_EXPIRY: i64 = 30 * 24 * 60 * 60;
 
@@ -35,6 +37,22 @@ pub struct Keyspace {
     pub scope: Arc<str>,
     /// Name of the collection.
     pub collection: Arc<str>,
+}
+
+impl Keyspace {
+    fn is_default(&self) -> bool {
+        &*self.scope == "_default" && &*self.collection == "_default"
+    }
+
+    fn name_of(&self, id: &[u8]) -> Bytes {
+        let mut name = BytesMut::with_capacity(id.len() + self.scope.len() + self.collection.len() + 2);
+        name.put_slice(self.scope.as_bytes());
+        name.put_u8(b'.');
+        name.put_slice(self.collection.as_bytes());
+        name.put_u8(b'.');
+        name.put_slice(id);
+        name.freeze()
+    }
 }
 
 /// What happens to a document.
@@ -115,26 +133,15 @@ impl Mapping {
                 None => self.without_key.render(record)?,
             },
         };
-        check_id(&id)?;
+        let (keyspace, fixed) = self.keyspace(record)?;
+        check_id(&id, &keyspace)?;
         let Some(change) = self.change(record)? else { return Ok(None) };
         let expiry = match change {
             Change::Remove => None,
             _ => self.expiry(record)?,
         };
-        let (keyspace, target) = match self.keyspace(record)? {
-            // The ids alone tell documents apart when all are in one collection.
-            (keyspace, true) => (keyspace, id.clone()),
-            (keyspace, false) => {
-                let mut target =
-                    BytesMut::with_capacity(id.len() + keyspace.scope.len() + keyspace.collection.len() + 2);
-                target.put_slice(keyspace.scope.as_bytes());
-                target.put_u8(b'.');
-                target.put_slice(keyspace.collection.as_bytes());
-                target.put_u8(b'.');
-                target.put_slice(&id);
-                (keyspace, target.freeze())
-            }
-        };
+        // The ids alone tell documents apart when all are in one collection.
+        let target = if fixed { id.clone() } else { keyspace.name_of(&id) };
         Ok(Some(Op { keyspace, id, target, change, expiry }))
     }
 
@@ -194,12 +201,13 @@ impl Mapping {
     }
 }
 
-fn check_id(id: &[u8]) -> Result<(), Rejection> {
+fn check_id(id: &[u8], keyspace: &Keyspace) -> Result<(), Rejection> {
+    let longest = if keyspace.is_default() { LONGEST_ID } else { LONGEST_ID_ELSEWHERE };
     match id.len() {
         0 => Err(Rejection::new("the document's id is empty: see CONNECT_COUCHBASE_ID")),
-        length if length > LONGEST_ID => {
-            Err(Rejection::new(format!("the document's id has {length} bytes; Couchbase takes up to {LONGEST_ID}")))
-        }
+        length if length > longest => Err(Rejection::new(format!(
+            "the document's id has {length} bytes; Couchbase takes up to {longest} in this collection"
+        ))),
         _ if std::str::from_utf8(id).is_err() => Err(Rejection::new("the document's id is not UTF-8")),
         _ => Ok(()),
     }
@@ -255,10 +263,14 @@ pub(crate) mod tests {
         assert_eq!(op(&[], &record()).id, "k");
         assert_eq!(op(&[], &Record { key: None, ..record() }).id, "t/3/42");
         assert_eq!(op(&[("ID", "x-{value.a}")], &record()).id, "x-5");
-        let long = |length: usize| prepare(&[], &Record { key: Some("x".repeat(length).into()), ..record() });
-        assert!(long(250).is_ok());
-        assert!(long(251).unwrap_err().contains("251 bytes; Couchbase takes up to 250"));
-        assert!(long(0).unwrap_err().contains("empty"));
+        let long = |pairs: &[(&str, &str)], length: usize| {
+            prepare(pairs, &Record { key: Some("x".repeat(length).into()), ..record() })
+        };
+        assert!(long(&[], 250).is_ok());
+        assert!(long(&[], 251).unwrap_err().contains("251 bytes; Couchbase takes up to 250"));
+        assert!(long(&[("COLLECTION", "c")], 246).is_ok());
+        assert!(long(&[("COLLECTION", "c")], 247).unwrap_err().contains("247 bytes; Couchbase takes up to 246"));
+        assert!(long(&[], 0).unwrap_err().contains("empty"));
         let binary = Record { key: Some(bytes::Bytes::from_static(b"\xff")), ..record() };
         assert!(prepare(&[], &binary).unwrap_err().contains("not UTF-8"));
     }

@@ -1,12 +1,13 @@
 //! Writes batches: different documents side by side, the items of one in order.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use connect_core::{Assigned, Batch, Item, Outcome, Record, Rejection, Resume, Sink, SinkError, Verdict};
 use couchbase_core::agent::Agent;
 use futures::stream::{self, StreamExt};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::config::{CouchbaseConfig, Guard};
@@ -26,14 +27,17 @@ pub struct CouchbaseSink {
     sources: Sources,
     most_in_flight: usize,
     in_flight: Semaphore,
+    /// How long a write goes on to begin with items.
+    begins_for: Duration,
 }
 
 /// What became of one item.
 enum End {
     Settled(Option<Verdict>),
     Failed(SinkError),
-    /// An earlier item of the same document failed.
-    Behind,
+    /// Not begun, because the time was up or an earlier item of the same document failed or was rejected: the document would
+    /// remember this later record, and the earlier one would count as superseded once it can be written.
+    Left,
 }
 
 impl CouchbaseSink {
@@ -48,25 +52,27 @@ impl CouchbaseSink {
             writer: Writer::new(&config, Arc::new(Briefly)),
             guard: config.guard,
             sources: Sources::default(),
+            begins_for: config.timeout,
             most_in_flight,
             in_flight: Semaphore::new(most_in_flight),
             mapping: Mapping::new(config)?,
         })
     }
 
-    /// Writes the items of one document, one after the other, up to the first that fails.
+    /// Writes the items of one document, one after the other, up to the first that fails or is rejected.
     async fn write_document(
         &self,
         agent: &Agent,
         items: &[Item<Op>],
         indexes: impl Iterator<Item = usize>,
         source: &Arc<Source>,
+        deadline: Instant,
     ) -> Vec<(usize, End)> {
         let mut ends = Vec::with_capacity(1);
-        let mut failed = false;
+        let mut stopped = false;
         for index in indexes {
-            if failed {
-                ends.push((index, End::Behind));
+            if stopped || Instant::now() >= deadline {
+                ends.push((index, End::Left));
                 continue;
             }
             let item = &items[index];
@@ -79,7 +85,7 @@ impl CouchbaseSink {
                     End::Failed(SinkError::transient("contention", "a document was changed by others meanwhile"))
                 }
             };
-            failed = matches!(end, End::Failed(_));
+            stopped = matches!(end, End::Failed(_) | End::Settled(Some(Verdict::Rejected(_))));
             ends.push((index, end));
         }
         ends
@@ -122,8 +128,11 @@ impl Sink for CouchbaseSink {
         let agent = self.connection.agent().await?;
         let source = self.sources.of(&batch.source);
         let sequence = Sequence::new(&batch.items);
+        // Many items of one document may take longer than the core waits for a write. What was done until then counts, and the
+        // rest comes again; cut off by the core it would begin anew, and might never end.
+        let deadline = Instant::now() + self.begins_for;
         let documents = stream::iter(sequence.heads.iter().copied())
-            .map(|head| self.write_document(&agent, &batch.items, sequence.from(head), &source));
+            .map(|head| self.write_document(&agent, &batch.items, sequence.from(head), &source, deadline));
         let mut running = documents.buffer_unordered(self.most_in_flight);
         let mut outcome = Outcome::written();
         let mut failed: Option<SinkError> = None;
@@ -142,7 +151,7 @@ impl Sink for CouchbaseSink {
                         failed.get_or_insert(error);
                         outcome.set(index, Verdict::Retry);
                     }
-                    End::Behind => outcome.set(index, Verdict::Retry),
+                    End::Left => outcome.set(index, Verdict::Retry),
                 }
             }
         }

@@ -17,6 +17,11 @@ use crate::{
     soak,
 };
 
+/// Says where a real Couchbase cluster is, where there is one.
+const CLUSTER_VARIABLE: &str = "COUCHBASE_URL";
+/// What is in the name of a test that needs it.
+const ON_A_CLUSTER: &str = "real_cluster";
+
 /// What to run.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -133,6 +138,12 @@ async fn system_tests(version: &str, options: &Options, watch: &mut Stopwatch) -
         tests.env(effort::VARIABLE, "1");
     } else if options.filters.is_empty() {
         tests.args(["--skip", effort::NIGHTLY]);
+    }
+    if std::env::var_os(CLUSTER_VARIABLE).is_none() {
+        println!(
+            "not run: the checks on a real Couchbase cluster, because {CLUSTER_VARIABLE} isn't set; see docs/couchbase.md"
+        );
+        tests.args(["--skip", ON_A_CLUSTER]);
     }
     tests
         .args(&options.filters)

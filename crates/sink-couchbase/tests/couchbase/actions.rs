@@ -7,19 +7,19 @@ use serde_json::{Value, json};
 use crate::support::*;
 
 /// What an action does to a document that holds `before`.
-struct Case {
-    pairs: &'static [(&'static str, &'static str)],
-    before: Option<&'static str>,
-    after: Value,
+pub struct Case {
+    pub pairs: &'static [(&'static str, &'static str)],
+    pub before: Option<&'static str>,
+    pub after: Value,
 }
 
-fn foreign(text: &str) -> Document {
+pub fn foreign(text: &str) -> Document {
     Document { value: text.as_bytes().to_vec(), flags: 2 << 24, ..Document::default() }
 }
 
-const VALUE: &str = r#"{"v":1}"#;
+pub const VALUE: &str = r#"{"v":1}"#;
 
-fn cases() -> Vec<Case> {
+pub fn cases() -> Vec<Case> {
     let case = |pairs, before, after| Case { pairs, before, after };
     let value = || json!({"v": 1});
     vec![
@@ -84,6 +84,27 @@ async fn replace_and_insert_mind_what_is_there() {
     assert_eq!(write_one(&sink, record(1, "k", VALUE)).await, None);
     assert_eq!(body(&server, "k"), None);
     assert_eq!(write_one(&sink, record(2, "never", VALUE)).await, None, "what is not there is removed already");
+    // A replay does not remove what came later, whoever wrote it.
+    let upserting = crate::support::sink(&server, &[]);
+    assert_eq!(write_one(&upserting, record(2, "k", VALUE)).await, None);
+    for sink in [&sink, &crate::support::sink(&server, &[("ACTION", "remove")])] {
+        assert_eq!(write_one(sink, record(1, "k", VALUE)).await, Some(Verdict::Superseded));
+        assert_eq!(body(&server, "k"), Some(json!({"v": 1})));
+    }
+}
+
+/// Once a person has mended what a record was rejected for, it counts: with `CONNECT_DEAD_LETTERS=stop` its partition waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejected_record_counts_once_it_can_be_written() {
+    let (server, sink) = start(&[("ACTION", "counter"), ("PATH", "n")]).await;
+    server.put("k", foreign("{\"n\":\"x\"}"));
+    let records = [record(1, "k", VALUE), record(2, "other", VALUE), record(3, "k", VALUE)];
+    let outcome = try_write(&sink, &records).await.unwrap().into_sorted();
+    assert!(matches!(&outcome[..], [(0, Verdict::Rejected(_)), (2, Verdict::Retry)]), "{outcome:?}");
+    assert_eq!(body(&server, "other"), Some(json!({"n": 1})), "other documents don't wait");
+    server.put("k", foreign("{\"n\":10}"));
+    assert_eq!(write(&sink, &records).await, [None, Some(Verdict::Superseded), None]);
+    assert_eq!(body(&server, "k"), Some(json!({"n": 12})));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,7 +121,17 @@ async fn what_can_not_be_changed_is_rejected_and_stays() {
         (&[("ACTION", "counter")], Some("9223372036854775807"), "does not fit 64 bits"),
         (&[("PATH", "a.b")], Some("{\"a\":[]}"), "of another type"),
         (&[("PATH", "a")], Some("no json"), "no JSON"),
+        (&[("ACTION", "append"), ("PATH", "l")], Some("no json"), "no JSON"),
+        (&[("ACTION", "prepend"), ("PATH", "l")], Some("no json"), "no JSON"),
+        (&[("ACTION", "counter"), ("PATH", "n")], Some("no json"), "no JSON"),
+        (&[("ACTION", "counter")], Some("no json"), "no whole number"),
+        (&[("ACTION", "counter"), ("PATH", "a.n")], Some("{\"a\":[]}"), "of another type"),
         (&[("PATH", "a.b"), no_create[0]], Some("{}"), "has nothing at CONNECT_COUCHBASE_PATH"),
+        (&[("ACTION", "counter"), ("PATH", "a.n"), no_create[0]], Some("{}"), "has nothing at CONNECT_COUCHBASE_PATH"),
+        (&[("ACTION", "prepend"), ("PATH", "l"), no_create[0]], Some("{}"), "has nothing at CONNECT_COUCHBASE_PATH"),
+        (&[("ACTION", "prepend"), ("PATH", "l"), no_create[0]], None, "there is no document"),
+        (&[("ACTION", "append"), ("PATH", "l"), no_create[0]], None, "there is no document"),
+        (&[("ACTION", "replace")], None, "no document that could be replaced"),
         (&[("PATH", "a"), no_create[0]], None, "there is no document"),
         (&[("ACTION", "append"), ("PATH", "l"), no_create[0]], Some("{}"), "has nothing at CONNECT_COUCHBASE_PATH"),
         (&[("ACTION", "counter"), no_create[0]], None, "there is no document"),
@@ -114,11 +145,13 @@ async fn what_can_not_be_changed_is_rejected_and_stays() {
         let verdict = write_one(&sink, record(1, "k", VALUE)).await;
         assert!(is_rejected(&verdict, reason), "{pairs:?}: {verdict:?}");
         assert_eq!(server.document("k"), before);
-        // The next record of the document is not held up.
-        server.put("other", foreign("{}"));
-        let verdicts = write(&sink, &[record(2, "k", VALUE), record(3, "k", None)]).await;
-        assert!(is_rejected(&verdicts[0], reason), "{pairs:?}: {verdicts:?}");
-        assert_eq!(verdicts[1], None);
+        // The document would remember what is written behind a rejected record, and the record would be superseded when it comes
+        // again: so nothing is.
+        let outcome = try_write(&sink, &[record(2, "k", VALUE), record(3, "k", None)]).await.unwrap().into_sorted();
+        let [(0, rejected), (1, Verdict::Retry)] = &outcome[..] else { panic!("{pairs:?}: {outcome:?}") };
+        assert!(is_rejected(&Some(rejected.clone()), reason), "{pairs:?}: {outcome:?}");
+        assert_eq!(server.document("k"), before);
+        assert_eq!(write_one(&sink, record(3, "k", None)).await, None);
     }
 }
 
@@ -150,6 +183,20 @@ async fn expiry_counts_from_the_record_and_replays_do_not_prolong_it() {
     assert_eq!(server.document("touched").map(|document| document.expiry), expected);
     assert_eq!((body(&server, "touched"), mark(&server, "touched")), (Some(json!({"stays": 1})), Some(1)));
     assert_eq!(write_one(&touching, record(2, "absent", VALUE)).await, Some(Verdict::Superseded));
+    // Another program made it live on: a replay does not end that.
+    let touched = server.document("touched").unwrap();
+    server.put("touched", Document { expiry: u32::MAX, ..touched });
+    let again = || Record { key: Some("touched".into()), ..fresh(1) };
+    for touching in [&touching, &crate::support::sink(&server, &[("ACTION", "touch"), ("EXPIRY", "1h")])] {
+        assert_eq!(write_one(touching, again()).await, Some(Verdict::Superseded));
+        assert_eq!(server.document("touched").map(|document| document.expiry), Some(u32::MAX));
+    }
+    assert_eq!(
+        write_one(&touching, record(2, "touched", None)).await,
+        None,
+        "a tombstone removes, whatever the action"
+    );
+    assert_eq!(body(&server, "touched"), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,6 +242,10 @@ async fn documents_go_into_their_collections() {
     assert_eq!(write_one(&templated, record(1, "k", VALUE)).await, None);
     assert_eq!(server.documents("shop", "t").len(), 1);
     assert_eq!(server.documents("_default", "_default").len(), 0);
+    // The longest ids that the server takes.
+    let (elsewhere, default) = ("x".repeat(246), "x".repeat(250));
+    assert_eq!(write_one(&mapped, record(2, &elsewhere, VALUE)).await, None);
+    assert_eq!(write_one(&sink(&server, &[]), record(1, &default, VALUE)).await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

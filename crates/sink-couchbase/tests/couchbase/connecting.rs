@@ -1,5 +1,6 @@
 //! What `check` tells, and that nothing waits for ever.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use connect_core::{Sink, SinkError};
@@ -36,6 +37,11 @@ async fn check_names_what_is_missing() {
     assert!(fatal(&server, &[("COLLECTIONS", "t=shop.gone")]).await.contains("no collection shop.gone"));
     server.inject(Fault::new(Action::Answer(status::NO_ACCESS)).on(opcode::MUTATE_IN));
     assert!(fatal(&server, &[]).await.contains("bucket_full_access"));
+    // Data Writer alone.
+    server.allow_system_xattrs(false);
+    assert!(fatal(&server, &[]).await.contains("bucket_full_access"));
+    check(&server, &[("GUARD", "off")]).await.unwrap();
+    assert_eq!(server.documents("_default", "_default").len(), 0, "check changes nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,6 +96,33 @@ async fn a_client_that_gets_no_answers_is_replaced() {
     let hellos = server.requests(opcode::HELLO);
     write_until_done(&sink, &[record(2, "k", "2")]).await;
     assert!(server.requests(opcode::HELLO) > hellos, "a new connection was made");
+    until(|| server.connections() == 1).await;
+}
+
+/// Many partitions don't wait for a cluster that says nothing one after the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_share_an_attempt_to_connect() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let sink = sink_to(&format!("couchbase://{}", silent.local_addr().unwrap()));
+    let (mut kept, accepted) = (Vec::new(), AtomicUsize::new(0));
+    let accept = async {
+        loop {
+            kept.push(silent.accept().await.unwrap());
+            accepted.fetch_add(1, Relaxed);
+        }
+    };
+    let write = async {
+        let records = [record(1, "k", "1")];
+        assert!(try_write(&sink, &records).await.is_err());
+        let alone = accepted.swap(0, Relaxed);
+        let together = (0..8).map(|_| try_write(&sink, &records));
+        assert!(futures::future::join_all(together).await.iter().all(Result::is_err));
+        assert!(accepted.load(Relaxed) <= 2 * alone, "{accepted:?} for eight, {alone} for one");
+    };
+    tokio::select! {
+        () = accept => {}
+        () = write => {}
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,10 @@
 //! What the guard keeps out, and what it costs.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use connect_core::{Record, Verdict};
-use couchbase_test_server::{Action, Document, Fault, opcode};
+use couchbase_test_server::{Action, Document, Fault, Server, opcode};
 use serde_json::json;
 
 use crate::support::*;
@@ -44,6 +45,32 @@ async fn a_foreign_writer_is_noticed() {
     assert_eq!(write_one(&sink, record(2, "k", "1")).await, Some(Verdict::Superseded));
 }
 
+/// Where there is nothing to write no CAS value tells that what is remembered has changed meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_did_since_is_noticed_also_where_nothing_would_be_written() {
+    let foreign = || Document { value: b"{}".to_vec(), ..Document::default() };
+    let tombstone = |server: &Server| Document { deleted: true, value: Vec::new(), ..server.document("k").unwrap() };
+
+    let (server, sink) = start(&[]).await;
+    assert_eq!(write(&sink, &[record(1, "k", "1"), record(2, "k", None)]).await, [None, None]);
+    server.put("k", foreign());
+    assert_eq!(write_one(&sink, record(3, "k", None)).await, None);
+    assert_eq!(body(&server, "k"), None, "it was made again, and is removed again");
+
+    let (server, sink) = start(&[("ACTION", "insert")]).await;
+    assert_eq!(write_one(&sink, record(1, "k", "1")).await, None);
+    server.put("k", tombstone(&server));
+    assert_eq!(write_one(&sink, record(2, "k", "2")).await, None);
+    assert_eq!(body(&server, "k"), Some(json!(2)), "it was removed, so there is room");
+
+    let (server, sink) = start(&[("ACTION", "replace")]).await;
+    server.put("k", foreign());
+    assert_eq!(write(&sink, &[record(1, "k", "1"), record(2, "k", None)]).await, [None, None]);
+    server.put("k", foreign());
+    assert_eq!(write_one(&sink, record(3, "k", "3")).await, None);
+    assert_eq!(body(&server, "k"), Some(json!(3)), "it was made again, so it can be replaced");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_do_not_speak_for_each_other() {
     let (server, sink) = start(&COUNTER).await;
@@ -82,8 +109,14 @@ async fn a_late_request_changes_nothing() {
         assert!(try_write(&sink, &[record(2, "k", "2")]).await.is_err(), "no answer in time");
         write_until_done(&sink, &[record(2, "k", "2"), record(3, "k", "3")]).await;
         let document = server.document("k").unwrap();
-        tokio::time::sleep(Duration::from_millis(1_000)).await;
+        until(|| server.late() == 0).await;
         assert_eq!(server.document("k").unwrap(), document, "{pairs:?}");
+
+        server.inject(Fault::new(Action::Late(Duration::from_millis(900))));
+        assert!(try_write(&sink, &[record(4, "k", "4")]).await.is_err(), "no answer in time");
+        write_until_done(&sink, &[record(4, "k", "4"), record(5, "k", None)]).await;
+        until(|| server.late() == 0).await;
+        assert_eq!((body(&server, "k"), mark(&server, "k")), (None, Some(5)), "{pairs:?}: it stays removed");
     }
 }
 
@@ -94,6 +127,9 @@ async fn what_another_program_keeps_in_the_attribute_is_left_alone() {
     server.put("k", Document { value: b"{}".to_vec(), xattrs, ..Document::default() });
     assert!(is_rejected(&write_one(&sink, record(1, "k", "1")).await, "no connector wrote"));
     assert_eq!(body(&server, "k"), Some(json!({})));
+    let xattrs = serde_json::from_value(json!({"_connect": "mine"})).unwrap();
+    server.put("k", Document { value: b"{}".to_vec(), xattrs, ..Document::default() });
+    assert!(is_rejected(&write_one(&sink, record(1, "k", "1")).await, "no connector wrote"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,4 +146,29 @@ async fn records_of_one_key_stay_in_order_and_keys_go_side_by_side() {
         let expected: Vec<i64> = (0..1_000).filter(|offset| offset % 7 == key).collect();
         assert_eq!(body(&server, &format!("k{key}")), Some(json!({"l": expected})));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_requests_are_under_way_than_allowed() {
+    let (server, sink) = start(&[("GUARD", "off"), ("MAX_IN_FLIGHT", "16")]).await;
+    server.inject(Fault::new(Action::Late(Duration::from_millis(20))).times(u64::MAX));
+    let of = |partition| {
+        let record = |offset| Record { partition, ..record(offset, &format!("{partition}-{offset}"), "1") };
+        (0..200).map(record).collect::<Vec<Record>>()
+    };
+    let (first, second) = (of(0), of(1));
+    let most = AtomicUsize::new(0);
+    let watch = async {
+        loop {
+            most.fetch_max(server.late(), Relaxed);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let write = async { tokio::join!(write_until_done(&sink, &first), write_until_done(&sink, &second)) };
+    tokio::select! {
+        () = watch => {}
+        _ = write => {}
+    }
+    let most = most.into_inner();
+    assert!((9..=16).contains(&most), "{most} requests were under way at once, of all partitions together");
 }

@@ -97,6 +97,15 @@ pub async fn write_until_done(sink: &CouchbaseSink, records: &[Record]) -> usize
     unreachable!()
 }
 
+/// Waits for a state of the server.
+pub async fn until(condition: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(tokio::time::Instant::now() < deadline, "the state never came");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 pub async fn take_up(sink: &CouchbaseSink, topic_id: u8) {
     let partition = TopicPartition::new("t", 0);
     sink.resume(&Assigned { partition, topic_id: Some([topic_id; 16]), committed: None }).await.unwrap();
