@@ -1,6 +1,7 @@
 //! Cuts a batch from the records that were read: prepares them until the batch is full.
 
 use crate::dead_letters::{DeadLetter, DeadLetters};
+use crate::mutants::mutant;
 use crate::record::Record;
 use crate::settings::{Settings, Tombstones};
 use crate::sink::{Item, Rejection, Sink};
@@ -50,6 +51,7 @@ pub(crate) fn cut<K: Sink>(
         match prepare(sink, settings.tombstones, record) {
             Ok(Some(op)) => cut.items.push(Item { offset: record.offset, op }),
             Ok(None) => cut.filtered += 1,
+            Err(_) if matches!(dead_letters, DeadLetters::Stop) && mutant!(PassHeldRecord) => {}
             Err(rejection) if matches!(dead_letters, DeadLetters::Stop) => {
                 cut.next = record.offset;
                 cut.stop = Some(rejection);

@@ -47,12 +47,16 @@ pub enum Mutant {
     OldExpectation,
     /// A store that went back is not followed.
     IgnoreRewind,
+    /// With `CONNECT_DEAD_LETTERS=stop` the partition goes on behind the record.
+    PassHeldRecord,
+    /// With `CONNECT_KAFKA_STOP=end` the last record is left unread.
+    FinishEarly,
 }
 
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// Every bug.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::CommitBeforeWrite,
         Self::CommitOneTooFar,
         Self::SkipDeadLetter,
@@ -68,6 +72,8 @@ impl Mutant {
         Self::FilteredUncounted,
         Self::OldExpectation,
         Self::IgnoreRewind,
+        Self::PassHeldRecord,
+        Self::FinishEarly,
     ];
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
+use tokio::sync::Notify;
 
 use crate::met::{Encounters, Met};
 
@@ -14,12 +15,20 @@ use crate::met::{Encounters, Met};
 pub struct Trouble {
     percent: AtomicU64,
     encounters: Encounters,
+    /// Steps until everything dies; 0 while nothing is to die.
+    fuse: AtomicU64,
+    burnt: Notify,
 }
 
 impl Trouble {
     /// So many calls in a hundred go wrong.
     pub fn new(percent: u64) -> Arc<Self> {
-        Arc::new(Self { percent: AtomicU64::new(percent), encounters: Encounters::default() })
+        Arc::new(Self {
+            percent: AtomicU64::new(percent),
+            encounters: Encounters::default(),
+            fuse: AtomicU64::new(0),
+            burnt: Notify::new(),
+        })
     }
 
     /// From here on so many calls in a hundred go wrong.
@@ -35,6 +44,29 @@ impl Trouble {
     /// Whether this call goes wrong.
     pub fn strikes(&self, dice: &Dice) -> bool {
         dice.percent(self.percent.load(Relaxed))
+    }
+
+    /// Lets everything die at the `steps`-th step from now; 0 takes that back.
+    pub fn light(&self, steps: u64) {
+        self.fuse.store(steps, Relaxed);
+    }
+
+    /// Waits until that has come.
+    pub async fn burnt(&self) {
+        self.burnt.notified().await;
+    }
+
+    /// A step between two effects. Where the fuse has burnt down nothing follows any more, also when no time passes there.
+    pub async fn step(&self) {
+        let left = self.fuse.load(Relaxed);
+        if left == 0 {
+            return;
+        }
+        self.fuse.store(left - 1, Relaxed);
+        if left == 1 {
+            self.burnt.notify_one();
+            std::future::pending::<()>().await;
+        }
     }
 
     /// This came up.

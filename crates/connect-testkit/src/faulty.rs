@@ -118,7 +118,9 @@ impl<K: Sink> Sink for Faulty<K> {
 
     async fn write(&self, batch: &Batch<K::Op>) -> Result<Outcome, SinkError> {
         let dropped = NoteWhenDropped(&self.faults.trouble);
+        self.faults.trouble.step().await;
         let result = self.try_write(batch).await;
+        self.faults.trouble.step().await;
         std::mem::forget(dropped);
         self.note(batch, &result);
         result
@@ -133,6 +135,7 @@ impl<K: Sink> Sink for Faulty<K> {
             sleep(self.faults.dice.time(self.faults.slow)).await;
             return Err(gone());
         }
+        self.faults.trouble.step().await;
         self.sink.resume(partition).await
     }
 }

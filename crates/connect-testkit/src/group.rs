@@ -204,11 +204,34 @@ impl Assignment for Member {
 
     async fn commit(&mut self, offsets: &[(TopicPartition, i64)]) -> Result<(), CommitError> {
         let failing = self.trouble.strikes(&self.dice);
+        self.trouble.step().await;
         sleep(self.dice.time(Duration::from_millis(if failing { 3_000 } else { 10 }))).await;
         if failing && self.dice.percent(50) {
             self.trouble.met(Met::CommitFailed);
             return Err(CommitError::Transient("the coordinator is gone".to_owned()));
         }
+        self.take(offsets)?;
+        self.trouble.step().await;
+        if failing {
+            self.trouble.met(Met::CommitAnswerLost);
+            return Err(CommitError::Transient("the coordinator took it and is gone".to_owned()));
+        }
+        Ok(())
+    }
+
+    async fn released(&mut self, partitions: &[TopicPartition]) {
+        self.trouble.step().await;
+        self.release(partitions);
+        self.trouble.step().await;
+    }
+
+    async fn leave(&mut self) {
+        self.group.gone(self.id);
+    }
+}
+
+impl Member {
+    fn take(&self, offsets: &[(TopicPartition, i64)]) -> Result<(), CommitError> {
         let mut state = self.group.lock();
         if offsets.iter().any(|(partition, _)| state.owners.get(partition) != Some(&self.id)) {
             self.trouble.met(Met::CommitFenced);
@@ -218,14 +241,10 @@ impl Assignment for Member {
             (self.group.audit)(partition, *offset);
             state.commits.insert(partition.clone(), *offset);
         }
-        if failing {
-            self.trouble.met(Met::CommitAnswerLost);
-            return Err(CommitError::Transient("the coordinator took it and is gone".to_owned()));
-        }
         Ok(())
     }
 
-    async fn released(&mut self, partitions: &[TopicPartition]) {
+    fn release(&self, partitions: &[TopicPartition]) {
         let mut state = self.group.lock();
         for partition in partitions {
             if state.owners.get(partition) != Some(&self.id) {
@@ -240,9 +259,5 @@ impl Assignment for Member {
         }
         drop(state);
         self.group.changed.notify_waiters();
-    }
-
-    async fn leave(&mut self) {
-        self.group.gone(self.id);
     }
 }

@@ -56,6 +56,7 @@ impl DeadLetterTopic for LetterBox {
     fn write<'a>(&'a self, letters: &'a [DeadLetter]) -> BoxFuture<'a, Result<(), DeadLetterError>> {
         Box::pin(async move {
             let failing = self.trouble.strikes(&self.dice);
+            self.trouble.step().await;
             sleep(self.dice.time(Duration::from_millis(if failing { 5_000 } else { 10 }))).await;
             if failing && !self.trouble.is_total() && self.dice.percent(10) {
                 self.trouble.met(Met::LettersRefused);
@@ -66,6 +67,7 @@ impl DeadLetterTopic for LetterBox {
                 return Err(DeadLetterError::Transient("the broker is gone".to_owned()));
             }
             self.letters.keep(letters);
+            self.trouble.step().await;
             if failing {
                 self.trouble.met(Met::LettersAnswerLost);
                 return Err(DeadLetterError::Transient("the broker took it and is gone".to_owned()));

@@ -191,6 +191,7 @@ impl LogSource {
 impl Source for LogSource {
     async fn fetch(&self, partition: &TopicPartition, offset: i64) -> Result<Fetched, SourceError> {
         self.weather().await?;
+        self.trouble.step().await;
         let fetched = match self.read(partition, offset)? {
             Some(fetched) => Some(fetched),
             None => {

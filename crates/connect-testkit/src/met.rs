@@ -52,6 +52,8 @@ pub enum Met {
     LostUnheard,
     /// A process was killed.
     Crash,
+    /// All processes were killed at a step between two effects, where no time passes.
+    CrashAtStep,
     /// A process was stopped and started again.
     Restart,
     /// What was in hand did not end within the time for a drain.
@@ -76,7 +78,7 @@ pub enum Met {
 
 impl Met {
     /// Everything that may come up.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::WriteRefused,
         Self::AnswerLost,
         Self::SomeItemsAgain,
@@ -100,6 +102,7 @@ impl Met {
         Self::HandOverTooLate,
         Self::LostUnheard,
         Self::Crash,
+        Self::CrashAtStep,
         Self::Restart,
         Self::DrainTimeout,
         Self::LettersFailed,

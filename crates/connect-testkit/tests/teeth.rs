@@ -1,5 +1,7 @@
 //! The simulation has teeth: each deliberate bug, of the framework or of a store, is caught, and the seed is told.
 
+use std::process::Command;
+
 use connect_core::mutants::{Mutant, ask};
 use connect_testkit::simulation::{Plan, simulate};
 use connect_testkit::store::Flaw;
@@ -20,6 +22,19 @@ fn caught(plans: impl Iterator<Item = Plan>, mutant: Option<Mutant>) -> Option<(
         }
     }
     None
+}
+
+#[test]
+fn no_binary_has_the_bugs() {
+    for binary in ["sink-redis", "sink-elasticsearch", "sink-couchbase", "custom-sink"] {
+        let tree = Command::new(env!("CARGO"))
+            .args(["tree", "--offline", "--edges", "features,no-dev", "--package", binary])
+            .output()
+            .expect("cargo runs");
+        let tree = String::from_utf8_lossy(&tree.stdout);
+        assert!(tree.contains("connect-core"), "{binary}: {tree}");
+        assert!(!tree.contains("mutants"), "{binary} is built with the feature `mutants` of connect-core");
+    }
 }
 
 #[test]

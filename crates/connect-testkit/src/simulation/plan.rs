@@ -14,6 +14,8 @@ pub enum Event {
     Produce(u64),
     /// A process is killed, and started again after this time.
     Crash(Duration),
+    /// All processes are killed at their so-many-th step from now, and started again after this time.
+    CrashAtStep(u64, Duration),
     /// A process is asked to stop, and started again once it has.
     Restart,
     /// A partition goes to another process, which waits this long for it.
@@ -138,7 +140,7 @@ impl Plan {
 
     fn event(&self, dice: &Dice) -> (Duration, Event) {
         let within = Duration::from_secs(if self.calm { 60 } else { dice.between(1, 30) });
-        let event = match dice.below(18) {
+        let event = match dice.below(21) {
             0 | 1 => Event::Restart,
             2 | 3 => Event::HandOver(within),
             4 => Event::Begin,
@@ -155,6 +157,7 @@ impl Plan {
             // What accumulates shows every record: compaction would change the result itself.
             13 if self.effect == Effect::Put => Event::Compact,
             15 | 16 if self.retention => Event::Retain,
+            18 | 19 if !self.calm => Event::CrashAtStep(dice.between(1, 40), dice.time(Duration::from_secs(60))),
             _ => Event::Produce(dice.between(1, 30)),
         };
         (dice.time(Duration::from_secs(20)), event)

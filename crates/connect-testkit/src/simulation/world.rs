@@ -24,6 +24,8 @@ use crate::store::{Behaviour, Store};
 
 /// Once nothing goes wrong any more, everything must be written within this time.
 const CATCH_UP: Duration = Duration::from_secs(3_600);
+/// A step that is to be the last comes within this time, or nothing happens.
+const WITHIN: Duration = Duration::from_secs(60);
 /// A partition without progress for so long, once nothing goes wrong any more, is held by a record.
 const HELD: Duration = Duration::from_secs(300);
 
@@ -191,6 +193,25 @@ impl<'a> World<'a> {
                     sleep(pause).await;
                     self.start();
                 }
+            }
+            Event::CrashAtStep(steps, pause) => {
+                self.trouble.light(steps);
+                if timeout(WITHIN, self.trouble.burnt()).await.is_ok() {
+                    self.trouble.met(Met::CrashAtStep);
+                    let killed = std::mem::take(&mut self.processes);
+                    for process in &killed {
+                        process.task.abort();
+                    }
+                    for process in killed {
+                        let _ = process.task.await;
+                        self.group.gone(process.member);
+                    }
+                    sleep(pause).await;
+                    for _ in 0..self.plan.processes {
+                        self.start();
+                    }
+                }
+                self.trouble.light(0);
             }
             Event::Restart => {
                 if let Some(process) = self.take_process() {
