@@ -192,6 +192,9 @@ async fn until_all_is_written(
         last.finish(deadline).await;
         let command = CONNECTORS[connector].0;
         assert_eq!(progress(redis, connector), RECORDS, "{command}");
+        // The metrics ended with the process: its last line is its account.
+        let said = std::fs::read_to_string(log).unwrap();
+        assert!(said.contains("what became of the records") && !said.contains("does not add up"), "{said}");
         let (found, expected) = (found(redis, command), model(command, events));
         for key in 0..KEYS as usize {
             assert!(found[key] == expected[key], "{command}: key {key} differs from the model");
