@@ -10,8 +10,11 @@ use anyhow::{Context, Result, bail};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
     process::Command,
+    time::timeout,
 };
 
+/// What a command that has ended said is read within this time.
+const LAST_LINES: Duration = Duration::from_secs(10);
 /// Steps and test programs in the report.
 const SHOWN: usize = 15;
 
@@ -66,9 +69,14 @@ impl Stopwatch {
             let mut child = spawned.with_context(|| format!("can't run {program}"))?;
             let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
             // Cargo names a program on one of its outputs, the program tells its time on the other: in the same order.
-            let (running, took) = tokio::try_join!(lines(stderr, running), lines(stdout, finished))?;
-            programs = running.into_iter().zip(took).collect();
-            ended(command, child.wait().await)
+            let reading = tokio::spawn(async { tokio::try_join!(lines(stderr, running), lines(stdout, finished)) });
+            let status = child.wait().await;
+            // What a test left behind may hold the outputs open: that is not waited for.
+            if let Ok(read) = timeout(LAST_LINES, reading).await {
+                let (running, took) = read??;
+                programs = running.into_iter().zip(took).collect();
+            }
+            ended(command, status)
         })
         .await?;
         self.took.extend(programs);
