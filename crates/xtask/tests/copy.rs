@@ -1,5 +1,7 @@
 //! `docs/writing-a-sink.md`, step 1, done as it is written there: the example is copied, renamed and tested.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
