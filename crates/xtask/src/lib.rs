@@ -27,3 +27,4 @@ pub mod redis_client;
 pub mod services;
 pub mod soak;
 pub mod test;
+pub mod wheel;

@@ -14,4 +14,4 @@ pub use couchbase::{Couchbase, CouchbaseOptions};
 pub use elasticsearch::{Elasticsearch, ElasticsearchOptions};
 pub use kafka::{Kafka, KafkaOptions};
 pub use opensearch::OpenSearch;
-pub use redis::{Redis, RedisOptions, Tls};
+pub use redis::{Redis, RedisOptions, Tls, cluster::RedisCluster};

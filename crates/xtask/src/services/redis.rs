@@ -1,4 +1,7 @@
-//! Redis, from the Debian package.
+//! Redis, from the Debian package or as [`build`] says.
+
+pub mod build;
+pub mod cluster;
 
 use std::{
     path::{Path, PathBuf},
@@ -47,6 +50,7 @@ pub struct Tls {
 /// Redis as a [`Service`].
 #[derive(Debug)]
 pub struct RedisService {
+    program: PathBuf,
     options: RedisOptions,
     port: u16,
 }
@@ -66,8 +70,9 @@ impl Redis {
             Some(port) => port,
             None => ports::free()?,
         };
+        let program = build::program()?;
         let directory = options.directory.clone();
-        Self::launch(RedisService { options, port }, directory, lifetime).await
+        Self::launch(RedisService { program, options, port }, directory, lifetime).await
     }
 
     /// Its port on 127.0.0.1.
@@ -94,7 +99,7 @@ impl Service for RedisService {
 
     fn command(&self, directory: &Path, lifetime: Lifetime) -> Result<Command> {
         let port = self.port.to_string();
-        let mut command = process::command(REDIS_SERVER.program, lifetime);
+        let mut command = process::command(&self.program, lifetime);
         command.args(["--bind", "127.0.0.1", "--save", ""]);
         command.args(["--dir".as_ref(), directory.as_os_str()]);
         match &self.options.tls {
