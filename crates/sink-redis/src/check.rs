@@ -134,7 +134,7 @@ impl Check {
         }
         let names = commands.iter().map(|name| Value::from(*name)).collect();
         let refused: Vec<String> =
-            store.connection.run(&self.allowed, key.clone(), names).await?.convert().unwrap_or_default();
+            store.connection.run(&self.allowed, vec![key.clone()], names).await?.convert().unwrap_or_default();
         if refused.is_empty() {
             return Ok(());
         }

@@ -96,7 +96,7 @@ async fn write_slot(
     let mut surprises = 0;
     while done < items.len() {
         let steps = script::encode(&items[done..], store.limits, store.collapse);
-        let end = done + steps.items;
+        let end = done + steps.items.len();
         // Behind the last item of this slot, not of the batch: the next one may belong to it too.
         let next = Position { offset: items[end - 1].offset + 1, topic_id };
         let expected = items[done].offset.to_string();

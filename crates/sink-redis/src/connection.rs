@@ -103,14 +103,17 @@ impl Connection {
         builder.build().map_err(|error| errors::of_call(&error))
     }
 
-    /// Runs a script with one key. A server that does not know it is sent its text in the same step.
+    /// Runs a script with these keys, of which there is at least one and all lie in one slot. A server that does not know it
+    /// is sent its text in the same step.
     ///
     /// # Errors
     /// What Redis or the client says.
-    pub async fn run(&self, script: &Script, key: Value, arguments: Vec<Value>) -> Result<Value, SinkError> {
+    pub async fn run(&self, script: &Script, keys: Vec<Value>, arguments: Vec<Value>) -> Result<Value, SinkError> {
         let client = self.client().await?;
-        let mut words = Vec::with_capacity(3 + arguments.len());
-        words.extend([Value::from(script.sha1().clone()), Value::from(1), key.clone()]);
+        let first = keys.first().and_then(Value::as_string).unwrap_or_default();
+        let mut words = Vec::with_capacity(2 + keys.len() + arguments.len());
+        words.extend([Value::from(script.sha1().clone()), Value::from(keys.len() as i64)]);
+        words.extend(keys);
         words.extend(arguments);
         let hash = ClusterHash::Offset(2);
         match custom(&client, "EVALSHA", hash.clone(), words.clone()).await {
@@ -121,7 +124,7 @@ impl Connection {
             result => result,
         }
         .inspect_err(|error| self.give_up(&client, error))
-        .map_err(|error| errors::of_script(&error, &key.as_string().unwrap_or_default()))
+        .map_err(|error| errors::of_script(&error, &first))
     }
 
     /// Sends one command.

@@ -27,11 +27,18 @@ const TABLE: &[(&str, Meaning)] = &[
     ("LOADING ", Transient("loading", "Redis is loading its data")),
     ("MASTERDOWN ", Transient("loading", "this replica has lost its master")),
     ("CLUSTERDOWN ", Transient("cluster_down", "the cluster does not serve every slot: see CLUSTER INFO")),
+    // The client's own words for it: what the nodes said is lost.
+    (
+        "Invalid or missing cluster state",
+        Transient("cluster_down", "the cluster does not serve every slot or a node is gone: see CLUSTER INFO"),
+    ),
     ("TRYAGAIN ", Transient("slot_moving", "a slot is being moved to another node")),
     ("MOVED ", Transient("slot_moving", "a slot has moved to another node")),
     ("ASK ", Transient("slot_moving", "a slot is being moved to another node")),
+    // Of a script that found a key of its slot on another node after all.
+    ("non local key in a cluster node", Transient("slot_moving", "a slot is being moved to another node")),
     ("BUSY ", Transient("busy", "a script blocks Redis: SCRIPT KILL ends one that has not written")),
-    ("MISCONF ", Transient("read_only", "Redis can't save to its disk and refuses writes")),
+    ("MISCONF ", Transient("can_not_save", "Redis can't save to its disk and refuses writes: see its log")),
     ("NOREPLICAS ", Transient("no_replicas", "fewer replicas than min-replicas-to-write are in step")),
     ("UNBLOCKED ", Transient("read_only", "Redis changed its role")),
     ("max number of clients reached", Transient("connection", "Redis takes no more clients: see maxclients")),
@@ -67,7 +74,11 @@ const TABLE: &[(&str, Meaning)] = &[
     ("string exceeds maximum allowed size", Rejected("the value is larger than proto-max-bulk-len")),
     ("equal or smaller than the target stream top item", Rejected("the stream holds a higher id already")),
     ("invalid expire time", Rejected("the expiry is out of range")),
+    ("Existing key has wrong Redis type", Rejected("the key holds another type of value than JSON")),
+    ("Error occurred on position", Fatal("the server's JSON module does not understand CONNECT_REDIS_PATH")),
     ("objects must be created at the root", Rejected("the key holds no JSON document that this path could lie in")),
+    // "number out of range at line 1 column 9": what RedisJSON says of JSON that is valid and still too much for it.
+    (" column ", Rejected("the server's JSON module can't hold the document")),
 ];
 
 const NO_PERMISSION: &str =
@@ -167,6 +178,7 @@ mod tests {
             ("LOADING Redis is loading the dataset in memory", "loading"),
             ("MASTERDOWN Link with MASTER is down", "loading"),
             ("CLUSTERDOWN Hash slot not served", "cluster_down"),
+            ("Invalid or missing cluster state.", "cluster_down"),
             ("TRYAGAIN Multiple keys request during rehashing of slot", "slot_moving"),
             ("BUSY Redis is busy running a script.", "busy"),
             ("NOREPLICAS Not enough good replicas to write.", "no_replicas"),

@@ -23,7 +23,7 @@ pub async fn write(store: &Store, batch: &Batch<Op>) -> Result<Outcome, SinkErro
     let mut surprises = 0;
     loop {
         let steps = script::encode(&items[done..], store.limits, store.collapse);
-        let end = done + steps.items;
+        let end = done + steps.items.len();
         let next = at(items.get(end).map_or(batch.next, |item| item.offset));
         let key = &store.offsets_key;
         let call = Call { key, partition: &batch.source, expected: &text, next, steps: &steps };

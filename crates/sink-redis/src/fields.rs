@@ -1,6 +1,7 @@
 //! The fields of a hash or a stream entry, from a JSON object.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use connect_core::config::List;
 use connect_core::decode::{self, Json, Path};
@@ -10,9 +11,6 @@ use crate::config::Nested;
 
 /// Objects inside objects inside objects: deeper than anything sane, shallow enough for the stack.
 const DEEPEST: usize = 32;
-/// A command takes no more words than the script can hand over at once.
-const MOST: usize = 3_900;
-
 /// How an object becomes fields.
 #[derive(Clone, Debug)]
 pub struct Shape {
@@ -31,7 +29,7 @@ impl Shape {
     /// The fields of the record's value.
     ///
     /// # Errors
-    /// The value is no JSON object, or too large a one.
+    /// The value is no JSON object, or one that is nested too deep.
     pub fn fields<'a>(&self, record: &'a Record) -> Result<Fields<'a>, Rejection> {
         let value = record.value.as_deref().unwrap_or_default();
         let not_json = |error| Rejection::new(format!("the value can't be read: {error}"));
@@ -50,14 +48,7 @@ impl Shape {
             }
             None => self.flatten("", object, 0, &mut fields)?,
         }
-        if fields.len() > MOST / 2 {
-            return Err(Rejection::new(format!(
-                "the value has {} fields; at most {} can be written",
-                fields.len(),
-                MOST / 2
-            )));
-        }
-        Ok(fields)
+        Ok(last_of_each_name(fields))
     }
 
     fn flatten<'a>(
@@ -87,6 +78,18 @@ impl Shape {
         }
         Ok(())
     }
+}
+
+/// Of repeated names the last one counts, as in JSON: where it is null the field must not be there, where it is not it must.
+fn last_of_each_name(mut fields: Fields<'_>) -> Fields<'_> {
+    // Without a null the server keeps the last one by itself.
+    if fields.iter().any(|(_, value)| value.is_none()) {
+        let mut seen = HashSet::with_capacity(fields.len());
+        fields.reverse();
+        fields.retain(|(name, _)| seen.insert(name.clone()));
+        fields.reverse();
+    }
+    fields
 }
 
 #[cfg(test)]
@@ -138,7 +141,13 @@ mod tests {
         }
         let deep = format!("{}1{}", "{\"a\":".repeat(100), "}".repeat(100));
         assert!(fields(&shape, &deep).unwrap_err().contains("CONNECT_REDIS_NESTED"), "{deep}");
-        let wide: Vec<String> = (0..5_000).map(|i| format!("\"f{i}\":1")).collect();
-        assert!(fields(&shape, &format!("{{{}}}", wide.join(","))).unwrap_err().contains("5000 fields"));
+    }
+
+    #[test]
+    fn of_repeated_names_the_last_one_counts() {
+        let shape = Shape { fields: None, nested: Nested::Flatten, separator: ".".into() };
+        assert_eq!(fields(&shape, r#"{"a":null,"b":2,"a":1}"#).unwrap(), [some("b", "2"), some("a", "1")]);
+        assert_eq!(fields(&shape, r#"{"a":1,"b":2,"a":null}"#).unwrap(), [some("b", "2"), none("a")]);
+        assert_eq!(fields(&shape, r#"{"a":{"b":null},"a.b":1}"#).unwrap(), [some("a.b", "1")]);
     }
 }

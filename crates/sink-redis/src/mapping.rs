@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use connect_core::config::Setting;
+use connect_core::decode;
 use connect_core::{Record, Rejection, Template};
 
 use crate::config::{Command, Condition, HashTombstone, RedisConfig};
 use crate::expiry::{Ends, Expiry};
 use crate::fields::Shape;
 use crate::op::{Action, Op};
-use crate::words::Commands;
+use crate::words::{Commands, MOST_WORDS};
 
 /// The settings, in the form in which records are mapped by them.
 #[derive(Clone, Debug)]
@@ -104,12 +105,11 @@ impl Mapping {
         match self.command {
             Command::Set => return self.set(key, record, ends, commands),
             Command::IncrBy => {
-                let amount = number::<i64>(&self.amount, record, "a whole number of 64 bits")?;
-                commands.push(&[name, key, &amount]);
+                let amount = whole_number(&self.amount, record)?;
+                commands.push(&[name, key, itoa::Buffer::new().format(amount).as_bytes()]);
             }
             Command::IncrByFloat => {
-                let amount = number::<f64>(&self.amount, record, "a number")?;
-                commands.push(&[name, key, &amount]);
+                commands.push(&[name, key, &number(&self.amount, record, |amount| !amount.is_nan(), "a number")?]);
             }
             Command::HSet => {
                 self.hset(key, record, commands)?;
@@ -127,7 +127,7 @@ impl Mapping {
             }
             Command::SAdd | Command::PfAdd => commands.push(&[name, key, &self.member.render(record)?]),
             Command::ZAdd => {
-                let score = number::<f64>(&self.score, record, "a number")?;
+                let score = number(&self.score, record, |score| !score.is_nan(), "a number")?;
                 let member = self.member.render(record)?;
                 self.conditional(commands, &[name, key], &[&score, &member]);
                 if let Some(trim) = self.trim {
@@ -140,13 +140,15 @@ impl Mapping {
                 let (Some(longitude), Some(latitude)) = (&self.longitude, &self.latitude) else {
                     return Err(Rejection::new("CONNECT_REDIS_LONGITUDE and CONNECT_REDIS_LATITUDE are not set"));
                 };
-                let longitude = number::<f64>(longitude, record, "a number of degrees")?;
-                let latitude = number::<f64>(latitude, record, "a number of degrees")?;
+                let degrees = |template| number(template, record, f64::is_finite, "a number of degrees");
+                let (longitude, latitude) = (degrees(longitude)?, degrees(latitude)?);
                 self.conditional(commands, &[name, key], &[&longitude, &latitude, &self.member.render(record)?]);
             }
             Command::Publish | Command::SPublish => commands.push(&[name, key, &self.value.render(record)?]),
             Command::JsonSet => {
                 let value = self.value.render(record)?;
+                // What the module says of it is different with each version, and not known here.
+                decode::object(&value).map_err(|error| Rejection::new(format!("{} is {error}", self.value)))?;
                 let mut words: Vec<&[u8]> = vec![name, key, self.path.as_bytes(), &value];
                 words.extend(self.condition.word().map(str::as_bytes));
                 commands.push(&words);
@@ -188,19 +190,16 @@ impl Mapping {
             return Ok(());
         }
         let fields = self.shape.fields(record)?;
-        let mut present: Vec<&[u8]> = vec![b"HSET", key];
-        let mut absent: Vec<&[u8]> = vec![b"HDEL", key];
+        let mut present: Vec<&[u8]> = Vec::with_capacity(2 * fields.len());
+        let mut absent: Vec<&[u8]> = Vec::new();
         for (name, value) in &fields {
             match value {
                 Some(value) => present.extend([name.as_bytes(), value.as_bytes()]),
                 None => absent.push(name.as_bytes()),
             }
         }
-        for words in [present, absent] {
-            if words.len() > 2 {
-                commands.push(&words);
-            }
-        }
+        push_in_parts(commands, [b"HSET", key], &present);
+        push_in_parts(commands, [b"HDEL", key], &absent);
         Ok(())
     }
 
@@ -227,6 +226,10 @@ impl Mapping {
         if words.len() == before {
             return Err(Rejection::new("the value has no field that is not null, and a stream entry needs one"));
         }
+        if words.len() > MOST_WORDS {
+            let (found, most) = (fields.len(), (MOST_WORDS - before) / 2);
+            return Err(Rejection::new(format!("the value has {found} fields; a stream entry can have {most}")));
+        }
         commands.push(&words);
         Ok(())
     }
@@ -244,9 +247,8 @@ impl Mapping {
             Command::HSet if self.hash_tombstone == HashTombstone::Fields => {
                 let names: Vec<String> =
                     self.shape.fields.iter().flat_map(|fields| fields.iter()).map(ToString::to_string).collect();
-                let mut words: Vec<&[u8]> = vec![b"HDEL", &key];
-                words.extend(names.iter().map(String::as_bytes));
-                commands.push(&words);
+                let names: Vec<&[u8]> = names.iter().map(String::as_bytes).collect();
+                push_in_parts(&mut commands, [b"HDEL", &key], &names);
             }
             _ => return Ok(Some(Op { key, action: Action::Delete, expire_at: None })),
         }
@@ -254,9 +256,29 @@ impl Mapping {
     }
 }
 
-/// Renders a template that must give a number; Redis gets the digits as they are.
-fn number<T: std::str::FromStr>(template: &Template, record: &Record, expected: &str) -> Result<Bytes, Rejection> {
+/// Adds as many commands as it takes to hand over all words. An even number at a time, for names go with their values.
+fn push_in_parts(commands: &mut Commands, start: [&[u8]; 2], words: &[&[u8]]) {
+    for part in words.chunks((MOST_WORDS - start.len()) / 2 * 2) {
+        commands.push(&[&start, part].concat());
+    }
+}
+
+/// Renders a template that must give a whole number. Redis takes no `+5` and no `007`, so it gets the number, not the text.
+fn whole_number(template: &Template, record: &Record) -> Result<i64, Rejection> {
     let text = template.render(record)?;
-    let parsed = std::str::from_utf8(&text).ok().and_then(|text| text.parse::<T>().ok());
-    parsed.map(|_| text).ok_or_else(|| Rejection::new(format!("{template} is not {expected}")))
+    let parsed = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
+    parsed.ok_or_else(|| Rejection::new(format!("{template} is not a whole number of 64 bits")))
+}
+
+/// Renders a template that must give a number of a kind; Redis gets the digits as they are.
+fn number(
+    template: &Template,
+    record: &Record,
+    fits: impl Fn(f64) -> bool,
+    expected: &str,
+) -> Result<Bytes, Rejection> {
+    let text = template.render(record)?;
+    let parsed = std::str::from_utf8(&text).ok().and_then(|text| text.parse::<f64>().ok());
+    let fits = parsed.is_some_and(fits);
+    fits.then_some(text).ok_or_else(|| Rejection::new(format!("{template} is not {expected}")))
 }

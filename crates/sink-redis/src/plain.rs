@@ -1,7 +1,6 @@
 //! Writes without a guard, for offsets that are kept in Kafka alone: each record has its effect at least once.
 
 use connect_core::{Batch, Item, Outcome, SinkError, Verdict};
-use fred::types::Value;
 
 use crate::cluster;
 use crate::op::Op;
@@ -36,8 +35,8 @@ async fn write_items(
     let mut done = 0;
     while done < items.len() {
         let steps = script::encode(&items[done..], store.limits, store.collapse);
-        let end = done + steps.items;
-        let failed = store.apply_plain(Value::from(items[done].op.key.clone()), &steps).await?;
+        let end = done + steps.items.len();
+        let failed = store.apply_plain(&items[done].op.key, &steps).await?;
         let mut marks = Outcome::written();
         mark(&mut marks, items, done..end, &steps, done);
         let mut rejected = Vec::with_capacity(failed.len());

@@ -19,9 +19,6 @@ pub const ALLOWED: &str = include_str!("lua/allowed.lua");
 /// Tells where a partition stands.
 pub const RESUME: &str = include_str!("lua/resume.lua");
 
-/// Words that Lua's `unpack` may put on its stack at once are limited to some 8,000.
-const WORDS_A_COMMAND: u32 = 4_001;
-
 /// How much of a batch goes into one script: a script blocks every other client of that Redis while it runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -33,18 +30,18 @@ pub struct Limits {
 
 /// The first items of a batch, encoded for a script.
 #[derive(Debug)]
-pub struct Steps {
+pub struct Steps<'a> {
     /// A MessagePack array: offset, number of words, words of the command, and so on.
     pub encoded: Bytes,
-    /// How many items it stands for.
-    pub items: usize,
+    /// The items that it stands for.
+    pub items: &'a [Item<Op>],
     /// Indexes of those that are not sent, since a later one writes the same key.
     pub collapsed: Vec<usize>,
 }
 
 /// Encodes as many items as fit; with `collapse` only the last one of each key. Sets and deletes that follow each other
 /// become one command: neither can fail because of what is stored.
-pub fn encode(items: &[Item<Op>], limits: Limits, collapse: bool) -> Steps {
+pub fn encode(items: &[Item<Op>], limits: Limits, collapse: bool) -> Steps<'_> {
     let mut size = 0;
     let mut count = 0;
     for item in items.iter().take(limits.items) {
@@ -63,7 +60,7 @@ pub fn encode(items: &[Item<Op>], limits: Limits, collapse: bool) -> Steps {
             writer.item(item);
         }
     }
-    Steps { encoded: writer.finish(), items: count, collapsed }
+    Steps { encoded: writer.finish(), items, collapsed }
 }
 
 /// Indexes of the items that a later one writes over.
@@ -132,7 +129,7 @@ impl Writer {
 
     /// Goes on with the run of this kind, or begins one.
     fn run(&mut self, kind: RunKind, offset: i64) {
-        if self.run.as_ref().is_some_and(|run| run.kind == kind && run.words < WORDS_A_COMMAND - 1) {
+        if self.run.as_ref().is_some_and(|run| run.kind == kind && run.words < words::MOST_WORDS as u32 - 1) {
             return;
         }
         self.end_run();

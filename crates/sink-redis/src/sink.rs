@@ -82,7 +82,11 @@ impl Sink for RedisSink {
     }
 
     fn prepare(&self, record: &Record) -> Result<Option<Op>, Rejection> {
-        self.mapping.prepare(record)
+        let op = self.mapping.prepare(record)?;
+        if !self.command.publishes() && op.as_ref().is_some_and(|op| self.store.keeps_offsets_in(&op.key)) {
+            return Err(Rejection::new("its key is one that keeps the offsets of a connector: see CONNECT_REDIS_KEY"));
+        }
+        Ok(op)
     }
 
     fn target<'a>(&self, op: &'a Op) -> Option<&'a [u8]> {
@@ -109,7 +113,7 @@ impl Sink for RedisSink {
         let ours = assigned.topic_id.map(TopicId);
         let store = &self.store;
         let arguments = vec![Value::from(partition.to_string()), Value::from(self.fingerprint.text())];
-        let answer = store.connection.run(&self.resume, store.offsets_key.as_str().into(), arguments).await?;
+        let answer = store.connection.run(&self.resume, vec![store.offsets_key.as_str().into()], arguments).await?;
         let answer: [Option<String>; 3] = answer.convert().map_err(|error| errors::of_call(&error))?;
         let [position, fingerprint, origin] = answer;
         self.fingerprint.compare(fingerprint.as_deref(), &store.offsets_key)?;

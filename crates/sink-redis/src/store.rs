@@ -1,10 +1,11 @@
 //! What all ways of writing share: the connection, the scripts, and how an answer is read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use connect_core::{Batch, Item, Outcome, Rejection, SinkError, TopicPartition, Verdict};
 use fred::types::Value;
 use fred::types::scripts::Script;
@@ -19,6 +20,9 @@ use crate::script::{self, Limits, Steps};
 /// How often one write may find yet another position before it gives up: another process writes at the same time.
 pub const MOST_SURPRISES: usize = 4;
 
+/// What the keys of offsets begin with, unless the settings say otherwise.
+const OFFSETS: &str = "connect:offsets:";
+
 /// A Redis, and how this connector uses it.
 pub struct Store {
     /// The connection.
@@ -29,6 +33,9 @@ pub struct Store {
     pub limits: Limits,
     /// Whether only the last write to a key is sent.
     pub collapse: bool,
+    /// Whether a script names the keys that it writes. A cluster has to know them: while a slot moves, some of its keys are
+    /// on one node and some on another, and a script that found a key missing would begin it anew.
+    names_keys: bool,
     exact: Script,
     monotone: Script,
     plain: Script,
@@ -72,7 +79,7 @@ pub struct Call<'a> {
     /// The position to store at the end.
     pub next: Position,
     /// The operations.
-    pub steps: &'a Steps,
+    pub steps: &'a Steps<'a>,
 }
 
 impl Store {
@@ -88,9 +95,17 @@ impl Store {
             },
             Atomic::Batch => Limits { items: usize::MAX, bytes: usize::MAX },
         };
+        let offsets_key = config.offsets_key.clone().unwrap_or_else(|| format!("{OFFSETS}{name}"));
+        if config.url.is_cluster() && offsets_key.contains('{') {
+            return Err(format!(
+                "the key of the offsets is {offsets_key}, and in a cluster it must hold no brace: it gets a hash tag for each \
+                 slot. Set CONNECT_REDIS_OFFSETS_KEY"
+            ));
+        }
         Ok(Self {
             connection: Connection::new(config)?,
-            offsets_key: config.offsets_key.clone().unwrap_or_else(|| format!("connect:offsets:{name}")),
+            offsets_key,
+            names_keys: config.url.is_cluster() && !config.command.publishes(),
             limits,
             collapse: config.collapse,
             exact: Script::from_lua(script::EXACT),
@@ -98,6 +113,12 @@ impl Store {
             plain: Script::from_lua(script::PLAIN),
             lives: Mutex::default(),
         })
+    }
+
+    /// Whether this key keeps offsets, ours or those of another connector: no record may write there.
+    pub fn keeps_offsets_in(&self, key: &[u8]) -> bool {
+        let ours = key.strip_prefix(self.offsets_key.as_bytes());
+        key.starts_with(OFFSETS.as_bytes()) || ours.is_some_and(|rest| rest.is_empty() || rest.starts_with(b":{"))
     }
 
     /// The life of the topic that the partition was taken up in.
@@ -155,7 +176,9 @@ impl Store {
             Value::from(suffix),
             Value::from(call.steps.encoded.clone()),
         ];
-        let answer = self.connection.run(script, call.key.into(), arguments).await?;
+        let mut keys = vec![Value::from(call.key)];
+        keys.extend(self.named(call.steps));
+        let answer = self.connection.run(script, keys, arguments).await?;
         let (kind, offset, error) = match &answer {
             Value::Array(parts) => match parts.as_slice() {
                 [kind, position] => (kind.as_str(), None, position.as_string()),
@@ -183,14 +206,23 @@ impl Store {
     ///
     /// # Errors
     /// What Redis or the client says of the whole call.
-    pub async fn apply_plain(&self, key: Value, steps: &Steps) -> Result<Vec<(i64, String)>, SinkError> {
-        let answer = self.connection.run(&self.plain, key, vec![Value::from(steps.encoded.clone())]).await?;
+    pub async fn apply_plain(&self, key: &Bytes, steps: &Steps<'_>) -> Result<Vec<(i64, String)>, SinkError> {
+        let mut keys = vec![Value::Bytes(key.clone())];
+        keys.extend(self.named(steps));
+        let answer = self.connection.run(&self.plain, keys, vec![Value::from(steps.encoded.clone())]).await?;
         let Value::Array(parts) = &answer else { return Err(unknown_answer()) };
         let failed = |pair: &[Value]| match pair {
             [offset, error] => Some((offset.as_str()?.parse().ok()?, error.as_string()?)),
             _ => None,
         };
         parts.chunks(2).map(failed).collect::<Option<Vec<_>>>().ok_or_else(unknown_answer)
+    }
+
+    /// The keys that a script names beside its first one.
+    fn named(&self, steps: &Steps<'_>) -> Vec<Value> {
+        let items = if self.names_keys { steps.items } else { &[] };
+        let keys: HashSet<&Bytes> = items.iter().map(|item| &item.op.key).collect();
+        keys.into_iter().map(|key| Value::Bytes(key.clone())).collect()
     }
 }
 
@@ -208,7 +240,7 @@ pub fn rejection(batch: &Batch<Op>, index: usize, error: &str) -> Result<Rejecti
 
 /// Names what of these items is not simply written: superseded by a later one of the same call, or gone at once since
 /// its expiry lies in the past.
-pub fn mark(outcome: &mut Outcome, items: &[Item<Op>], range: Range<usize>, steps: &Steps, first: usize) {
+pub fn mark(outcome: &mut Outcome, items: &[Item<Op>], range: Range<usize>, steps: &Steps<'_>, first: usize) {
     let collapsed = steps.collapsed.iter().map(|index| index + first).filter(|index| range.contains(index));
     for index in collapsed {
         outcome.set(index, Verdict::Superseded);

@@ -14,6 +14,9 @@ pub struct Words {
     pub encoded: Bytes,
 }
 
+/// Words that a script may hand to a command at once: Lua's `unpack` puts at most some 8,000 on its stack.
+pub const MOST_WORDS: usize = 4_001;
+
 /// Commands of one record are encoded into one buffer and split off: an allocation a few hundred records.
 const CHUNK: usize = 16 * 1024;
 
@@ -37,7 +40,7 @@ impl Commands {
             }
             buffer.split().freeze()
         });
-        // A record with more words than that never gets here: see `fields`.
+        debug_assert!(words.len() <= MOST_WORDS, "the mapping sees to that");
         let count = u16::try_from(words.len()).unwrap_or(u16::MAX);
         self.0.push(Words { count, encoded });
     }

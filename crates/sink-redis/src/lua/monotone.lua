@@ -2,6 +2,7 @@
 -- behind the first operation.
 --
 -- KEYS[1]  the hash of offsets of this slot
+-- KEYS[2…] the keys that are written, so that the server refuses the script while some of them are on another node
 -- ARGV[1]  the partition's field in it
 -- ARGV[2]  the offset of the first operation
 --

@@ -1,6 +1,6 @@
 -- Applies operations without a guard, for offsets that are kept in Kafka alone.
 --
--- KEYS[1]  the key of the first operation
+-- KEYS[1]  the key of the first operation; in a cluster all keys follow
 -- ARGV[1]  a MessagePack array of steps, one after the other: offset, number of words, words of the command
 --
 -- Answers an array: offset and error of each record that could not be applied; the others are.

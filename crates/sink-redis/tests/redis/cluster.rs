@@ -6,49 +6,40 @@ use std::time::Duration;
 
 use connect_core::{Outcome, Record, Resume, Sink, Verdict};
 use tokio::time::{Instant, sleep};
-use xtask::ports;
-use xtask::services::{Redis, RedisOptions};
+use xtask::services::redis::cluster::until;
+use xtask::services::{Redis, RedisCluster, RedisOptions};
 
 use crate::core::deliver;
-use crate::support::{assigned, batch, record, rejection, sink, superseded, tombstone, write};
+use crate::support::{assigned, batch, record, rejection, sink, start_client, superseded, tombstone, transient, write};
 
-struct Cluster {
-    nodes: Vec<Redis>,
+/// A cluster, and how to look into it.
+struct Cluster(RedisCluster);
+
+impl std::ops::Deref for Cluster {
+    type Target = RedisCluster;
+
+    fn deref(&self) -> &RedisCluster {
+        &self.0
+    }
 }
 
 impl Cluster {
     async fn start(replicas: usize) -> Self {
-        let mut nodes = Vec::new();
-        for _ in 0..3 * (1 + replicas) {
-            let bus = ports::free().unwrap().to_string();
-            let cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", &bus];
-            let replication = ["--repl-diskless-sync-delay", "0"];
-            let arguments = cluster.iter().chain(&replication).map(ToString::to_string).collect();
-            nodes.push(Redis::start(RedisOptions { arguments, ..RedisOptions::default() }).await.unwrap());
-        }
-        let addresses: Vec<String> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
-        let output = Command::new("redis-cli")
-            .args(["--cluster", "create"])
-            .args(&addresses)
-            .args(["--cluster-replicas", &replicas.to_string(), "--cluster-yes"])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-        let cluster = Self { nodes };
-        for node in &cluster.nodes {
-            cluster.until(node.port(), &["CLUSTER", "INFO"], "cluster_state:ok").await;
-        }
-        for replica in &cluster.nodes[3..] {
-            // One that never had its master's data is not promoted.
-            cluster.until(replica.port(), &["INFO", "replication"], "master_link_status:up").await;
-        }
-        cluster
+        Self(RedisCluster::start(replicas, &RedisOptions::default()).await.unwrap())
     }
 
-    fn url(&self) -> String {
-        let others: Vec<String> =
-            self.nodes[1..].iter().map(|node| format!("node=127.0.0.1:{}", node.port())).collect();
-        format!("redis-cluster://127.0.0.1:{}?{}", self.nodes[0].port(), others.join("&"))
+    /// The node that serves this key, and another master.
+    fn owner_and_other(&self, key: &str) -> (&Redis, &Redis) {
+        let slot = self.ask(&["CLUSTER", "KEYSLOT", key]);
+        let at_home = |node: &&Redis| Self::ask_here(node.port(), &["CLUSTER", "COUNTKEYSINSLOT", &slot]) != "0";
+        let owner = self.nodes.iter().find(at_home).unwrap();
+        (owner, self.nodes.iter().find(|node| node.port() != owner.port()).unwrap())
+    }
+
+    /// Without following to another node.
+    fn ask_here(port: u16, words: &[&str]) -> String {
+        let output = Command::new("redis-cli").args(["-p", &port.to_string()]).args(words).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
     fn ask_node(port: u16, words: &[&str]) -> String {
@@ -58,14 +49,6 @@ impl Cluster {
 
     fn ask(&self, words: &[&str]) -> String {
         Self::ask_node(self.nodes[2].port(), words)
-    }
-
-    async fn until(&self, port: u16, words: &[&str], text: &str) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !Self::ask_node(port, words).contains(text) {
-            assert!(Instant::now() < deadline, "{}", Self::ask_node(port, words));
-            sleep(Duration::from_millis(50)).await;
-        }
     }
 }
 
@@ -165,13 +148,102 @@ async fn a_master_fails_over_during_load() {
             }
         },
         async {
-            cluster.nodes[0].stop();
+            cluster.0.nodes[0].stop();
             sleep(Duration::from_millis(1)).await;
         }
     );
     let port = *survivors.first().unwrap();
-    cluster.until(port, &["CLUSTER", "INFO"], "cluster_state:ok").await;
+    until(port, &["CLUSTER", "INFO"], "cluster_state:ok").await.unwrap();
     for key in 0..300 {
         assert_eq!(Cluster::ask_node(port, &["GET", &format!("k{key}")]), (29_700 + key).to_string(), "k{key}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn half_of_a_slot_that_moves_is_waited_for_and_nothing_counts_anew() {
+    let cluster = Cluster::start(0).await;
+    for offsets in ["redis", "kafka"] {
+        let key = format!("{{{offsets}}}:{{key}}").replace(&format!("{{{offsets}}}"), &format!("{{{{{offsets}}}}}"));
+        let settings = [
+            ("CONNECT_REDIS_COMMAND", "incrby"),
+            ("CONNECT_REDIS_KEY", key.as_str()),
+            ("CONNECT_REDIS_OFFSETS", offsets),
+        ];
+        let sink = sink(&cluster.url(), &settings);
+        let records: Vec<Record> = (0..10).map(|i| record(i, &format!("k{}", i % 2), "x")).collect();
+        write(&sink, 0, &records[..4]).await;
+        let named = |n: usize| format!("{{{offsets}}}:k{n}");
+        let slot = cluster.ask(&["CLUSTER", "KEYSLOT", &named(0)]);
+        let (from, to) = cluster.owner_and_other(&named(0));
+        let id = |node: &Redis| Cluster::ask_here(node.port(), &["CLUSTER", "MYID"]);
+        let (from_id, to_id) = (id(from), id(to));
+        let stable = |node: &Redis, words: &[&str]| {
+            assert_eq!(Cluster::ask_here(node.port(), &[&["CLUSTER", "SETSLOT", slot.as_str()], words].concat()), "OK");
+        };
+        let keys = Cluster::ask_here(from.port(), &["CLUSTER", "GETKEYSINSLOT", &slot, "100"]);
+        let (others, offsets_keys): (Vec<&str>, Vec<&str>) = keys.lines().partition(|key| key.contains(":k"));
+        let move_keys = |keys: &[&str]| {
+            let port = to.port().to_string();
+            let command = [&["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"], keys].concat();
+            assert_eq!(Cluster::ask_here(from.port(), &command), "OK");
+        };
+        stable(to, &["IMPORTING", &from_id]);
+        stable(from, &["MIGRATING", &to_id]);
+        // First the key by which a script finds its node, then one of two that it adds to.
+        let first = if offsets_keys.is_empty() { &others[..1] } else { &offsets_keys[..] };
+        move_keys(first);
+        assert_eq!(transient(sink.write(&batch(&sink, Some(4), 4, &records[4..])).await), "slot_moving", "{offsets}");
+        let rest: Vec<&str> = keys.lines().filter(|key| !first.contains(key)).collect();
+        move_keys(&rest);
+        for node in &cluster.nodes {
+            stable(node, &["NODE", &to_id]);
+        }
+        crate::core::write_chunk(&sink, &records[4..]).await;
+        assert_eq!([cluster.ask(&["GET", &named(0)]), cluster.ask(&["GET", &named(1)])], ["5", "5"], "{offsets}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn what_is_published_in_a_cluster_is_published_once() {
+    use fred::interfaces::PubsubInterface;
+    let cluster = Cluster::start(0).await;
+    let sink = sink(&cluster.url(), &[("CONNECT_REDIS_COMMAND", "publish"), ("CONNECT_REDIS_KEY", "{key}")]);
+    assert_eq!(sink.check().await, Ok(()));
+    let subscriber = start_client(&cluster.url()).await;
+    let mut messages = fred::interfaces::EventInterface::message_rx(&subscriber);
+    // Channels in slots of every node.
+    let channels: Vec<String> = (0..20).map(|n| format!("news{n}")).collect();
+    for channel in &channels {
+        subscriber.subscribe(channel.as_str()).await.unwrap();
+    }
+    let records: Vec<Record> = (0..60).map(|i| record(i, &channels[i as usize % 20], i.to_string())).collect();
+    assert_eq!(write(&sink, 0, &records).await, Outcome::written());
+    assert_eq!(superseded(&write(&sink, 0, &records).await), 60);
+    let mut received = Vec::new();
+    for _ in 0..60 {
+        let message = tokio::time::timeout(Duration::from_secs(10), messages.recv()).await.unwrap().unwrap();
+        received.push((message.channel.to_string(), message.value.as_string().unwrap().parse::<i64>().unwrap()));
+    }
+    for channel in &channels {
+        let of = |number: &i64| channels[*number as usize % 20] == *channel;
+        let heard: Vec<i64> = received.iter().filter(|(name, _)| name == channel).map(|(_, number)| *number).collect();
+        assert_eq!(heard, (0..60).filter(of).collect::<Vec<_>>());
+    }
+    assert!(messages.is_empty(), "nothing twice");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn client_and_server_agree_on_the_slot_of_every_key() {
+    let cluster = Cluster::start(0).await;
+    let sink = sink(&cluster.url(), &[("CONNECT_REDIS_COMMAND", "rpush")]);
+    let keys =
+        ["", "{}", "{}a", "a{}b", "{", "}{", "a{b", "{{a}}", "{a}{b}", "a{b}c}", "{a", "ünï{cö}de", "\0{\0}", " "];
+    let records: Vec<Record> = (0..).zip(keys).map(|(offset, key)| record(offset, key, "v")).collect();
+    assert_eq!(sink.write(&batch(&sink, None, 0, &records)).await, Ok(Outcome::written()));
+    for key in keys.iter().filter(|key| !key.is_empty() && !key.contains('\0')) {
+        assert_eq!(cluster.ask(&["LRANGE", key, "0", "-1"]), "v", "{key:?}");
     }
 }

@@ -252,3 +252,87 @@ async fn a_connection_reset_in_the_middle_repeats_nothing() {
         assert_eq!(server.ask("LRANGE l 0 -1").await, expected.join(" "), "{fault:?}");
     }
 }
+
+/// What a write waits for as long as a server is not as it should be.
+async fn refused_then_written(server: &Server, break_it: &[&str], reason: &str, mend: &[&str]) {
+    let sink = server.sink_with(&[("CONNECT_REDIS_COMMAND", "rpush")]);
+    start(&sink).await;
+    for command in break_it {
+        server.ask(command).await;
+    }
+    let next = batch(&sink, Some(0), 0, &[record(0, "a", "1")]);
+    assert_eq!(transient(sink.write(&next).await), reason);
+    for command in mend {
+        server.ask(command).await;
+    }
+    until_written(&sink, &next).await;
+    assert_eq!(server.ask("LRANGE a 0 -1").await, "1", "once");
+    assert_eq!(server.stored().await, "1");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_server_that_can_not_save_is_waited_for() {
+    let server = Server::start_with(&["--save", "3600 1000000"]).await;
+    let directory = server.ask("CONFIG GET dir").await;
+    let dump = std::path::Path::new(directory.strip_prefix("dir ").unwrap()).join("dump.rdb");
+    let until = async |state: &str| {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        while !server.ask("INFO persistence").await.contains(&format!("rdb_last_bgsave_status:{state}\r")) {
+            assert!(tokio::time::Instant::now() < deadline, "no snapshot ended with {state}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let sink = server.sink();
+    start(&sink).await;
+    // A snapshot can't be moved to where a directory is.
+    std::fs::create_dir(&dump).unwrap();
+    server.ask("BGSAVE").await;
+    until("err").await;
+    let next = batch(&sink, Some(0), 0, &[record(0, "a", "1")]);
+    assert_eq!(transient(sink.write(&next).await), "can_not_save");
+    assert_eq!(server.stored().await, "0");
+    std::fs::remove_dir(&dump).unwrap();
+    server.ask("BGSAVE").await;
+    until("ok").await;
+    until_written(&sink, &next).await;
+    assert_eq!(server.ask("GET a").await, "1");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn too_few_replicas_are_waited_for() {
+    let server = Server::start().await;
+    let (more, fewer) = ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0");
+    refused_then_written(&server, &[more], "no_replicas", &[fewer]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_replica_without_its_master_is_waited_for() {
+    let server = Server::start().await;
+    let lost = ["CONFIG SET replica-serve-stale-data no", "REPLICAOF 127.0.0.1 1"];
+    refused_then_written(&server, &lost, "loading", &["REPLICAOF NO ONE"]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_server_with_too_many_clients_is_waited_for() {
+    let server = Server::start().await;
+    server.ask("CONFIG SET maxclients 1").await;
+    let sink = server.sink();
+    assert_eq!(transient(sink.check().await), "connection");
+    server.ask("CONFIG SET maxclients 100").await;
+    assert_eq!(sink.check().await, Ok(()));
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn what_a_url_asks_for_in_vain_is_fatal() {
+    let server = Server::start().await;
+    let message = fatal(sink(&format!("{}/99", server.redis.url()), &[]).check().await);
+    assert!(message.contains("CONNECT_REDIS_URL"), "{message}");
+    let url = server.redis.url().replace("redis://", "redis-cluster://");
+    let message = fatal(sink(&url, &[]).check().await);
+    assert!(message.contains("no cluster") && message.contains("CONNECT_REDIS_URL"), "{message}");
+}

@@ -9,6 +9,8 @@ mod core;
 mod expiry;
 mod failures;
 mod guard;
+mod hostile;
+mod json;
 mod resume;
 mod support;
 mod topology;

@@ -32,9 +32,7 @@ impl Server {
     pub async fn start_with(arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(ToString::to_string).collect();
         let redis = Redis::start(RedisOptions { arguments, ..RedisOptions::default() }).await.unwrap();
-        let config = Config::from_url(&redis.url()).unwrap();
-        let client = Builder::from_config(config).set_policy(ReconnectPolicy::new_constant(0, 20)).build().unwrap();
-        client.init().await.unwrap();
+        let client = start_client(&redis.url()).await;
         Self { redis, client }
     }
 
@@ -67,6 +65,19 @@ impl Server {
     pub fn sink_with(&self, settings: &[(&str, &str)]) -> RedisSink {
         sink(&self.redis.url(), settings)
     }
+}
+
+/// A client that connects again by itself.
+pub async fn start_client(url: &str) -> Client {
+    let config = Config::from_url(url).unwrap();
+    let client = Builder::from_config(config)
+        .set_policy(ReconnectPolicy::new_constant(0, 20))
+        // Messages that a test has not taken yet.
+        .with_performance_config(|performance| performance.broadcast_channel_capacity = 1_000)
+        .build()
+        .unwrap();
+    client.init().await.unwrap();
+    client
 }
 
 /// A sink on a server that may not be there.
