@@ -97,6 +97,18 @@ impl Scene {
         Connector::start(&self.binary, &environment, &self.log_file(name))
     }
 
+    /// Calls a command of the connector's binary, such as `offsets show`, and waits for its end.
+    ///
+    /// # Errors
+    /// It can't be run.
+    pub fn call(&self, arguments: &[&str]) -> Result<Called> {
+        let mut command = std::process::Command::new(&self.binary);
+        let output = command.env_clear().envs(&self.environment).args(arguments).output()?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let code = output.status.code().context("a signal ended it")?;
+        Ok(Called { code, output: text(&output.stdout), errors: text(&output.stderr) })
+    }
+
     fn log_file(&self, name: &str) -> PathBuf {
         self.directory.path().join(format!("{name}.log"))
     }
@@ -144,6 +156,17 @@ impl Scene {
     pub async fn store(&self) -> Result<fred::clients::Client> {
         xtask::redis_client::connect(&self.redis.url()).await
     }
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Called {
+    /// Its exit code.
+    pub code: i32,
+    /// What it printed.
+    pub output: String,
+    /// What it logged.
+    pub errors: String,
 }
 
 /// A record; `None` for a null key or a tombstone.

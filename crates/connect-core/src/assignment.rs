@@ -45,6 +45,8 @@ pub enum Change {
     },
     /// These are no longer ours, or no longer exist: stop at once and commit nothing.
     Lost(Vec<TopicPartition>),
+    /// With `CONNECT_KAFKA_STOP=end`, told while nothing is ours: everything is committed that was there, whoever wrote it.
+    NothingLeft,
 }
 
 /// The membership cannot go on.

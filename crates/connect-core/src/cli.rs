@@ -2,14 +2,18 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use futures::FutureExt;
 use tracing::{error, info};
 
-use crate::config::{Configuration, Layers, effective, reference};
+use crate::config::{Configuration, Layers, Setting, effective, reference};
 use crate::connector::Connector;
+use crate::offsets::{self, Report, Reset, Selection};
+use crate::settings::Start;
 use crate::supervisor::RunEnd;
 use crate::{check, logging, run};
 
@@ -42,6 +46,40 @@ enum Command {
     Check,
     /// Shows the configuration in force, secrets hidden, and where each value was set
     Config,
+    /// Shows where the connector stands, or puts it elsewhere
+    #[command(subcommand)]
+    Offsets(Offsets),
+}
+
+#[derive(Subcommand)]
+enum Offsets {
+    /// Shows for each partition what is committed in Kafka, what is stored with the data, and what the partition holds
+    Show {
+        /// Only this topic, or some of its partitions as in `orders:0,3`; may be given several times
+        #[arg(long = "topic", value_name = "TOPIC[:PARTITIONS]")]
+        topics: Vec<Selection>,
+    },
+    /// Sets the offset in Kafka and the one stored with the data. Refused while processes of the connector run
+    Reset {
+        /// `earliest`, `latest`, `timestamp:2026-01-31T12:00:00Z` (also a date, or milliseconds since 1970), or `offset:42`
+        #[arg(long, value_name = "PLACE", value_parser = place)]
+        to: Start,
+        /// Only this topic, or some of its partitions as in `orders:0,3`; may be given several times
+        #[arg(long = "topic", value_name = "TOPIC[:PARTITIONS]")]
+        topics: Vec<Selection>,
+        /// Says what would be done, and does nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Lets a store write records again that it would refuse as not newer than what it holds; says which CONNECT_EPOCH
+        /// to set
+        #[arg(long)]
+        new_epoch: bool,
+    },
+}
+
+fn place(text: &str) -> Result<Start, String> {
+    Start::parse(text)
+        .map_err(|problem| if problem.is_empty() { format!("expected {}", Start::expected()) } else { problem })
 }
 
 /// The `main` of a connector's binary.
@@ -87,6 +125,13 @@ pub fn execute<C: Connector>(
             logging::start(&configuration.core);
             on_runtime(check::check::<C>(configuration)).map(|lines| report(&lines, output))
         }
+        Command::Offsets(command) => {
+            logging::start(&configuration.core);
+            offsets::<C>(configuration, command).map(|report| {
+                let _ = write!(output, "{}", report.text);
+                if report.good { Exit::Done } else { Exit::Fatal }
+            })
+        }
         Command::Run => {
             logging::start(&configuration.core);
             on_runtime(run::run::<C>(configuration)).and_then(|end| end).map(ended)
@@ -110,14 +155,24 @@ fn parse<C: Connector>(
     Arguments::from_arg_matches(&command.try_get_matches_from(arguments)?)
 }
 
-/// A task of its own, so that a panic ends in a message and an exit code like any other error.
-fn on_runtime<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, String> {
+/// A panic ends in a message and an exit code like any other error.
+fn on_runtime<T>(work: impl Future<Output = T>) -> Result<T, String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("the runtime can't be started: {error}"))?;
-    let result = runtime.block_on(runtime.spawn(work));
+    let result = runtime.block_on(AssertUnwindSafe(work).catch_unwind());
     // A look-up of a name that hangs must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result.map_err(|_| "the main task panicked".to_owned())
+}
+
+fn offsets<C: Connector>(configuration: Configuration<C::Config>, command: Offsets) -> Result<Report, String> {
+    match command {
+        Offsets::Show { topics } => on_runtime(offsets::show::<C>(configuration, topics)),
+        Offsets::Reset { to, topics, dry_run, new_epoch } => {
+            on_runtime(offsets::reset::<C>(configuration, Reset { to, selected: topics, dry_run, new_epoch }))
+        }
+    }
+    .and_then(|done| done)
 }
 
 fn ended(end: RunEnd) -> Exit {

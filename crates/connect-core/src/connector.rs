@@ -29,6 +29,8 @@ pub trait Connector: Sized + Send + Sync + 'static {
 pub struct Context {
     /// `CONNECT_NAME`: what a sink stores offsets under.
     pub name: String,
+    /// `CONNECT_EPOCH`: a store that guards its contents by offsets must take those of a higher epoch for newer.
+    pub epoch: u16,
     /// The topics that are read.
     pub topics: Vec<String>,
     /// The settings of the pipeline.
@@ -40,6 +42,7 @@ impl Context {
     pub fn new<C>(configuration: &Configuration<C>) -> Self {
         Self {
             name: configuration.core.name.as_str().to_owned(),
+            epoch: configuration.core.epoch,
             topics: configuration.kafka.topics.names().to_vec(),
             settings: configuration.core.settings(&configuration.kafka),
         }

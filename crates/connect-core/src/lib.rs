@@ -20,6 +20,7 @@ pub mod logging;
 #[doc(hidden)]
 pub mod mutants;
 pub mod observe;
+mod offsets;
 mod partition;
 pub mod pipeline;
 mod rate;
@@ -43,7 +44,7 @@ pub use ledger::{Fate, Ledger, Ledgers};
 pub use pipeline::Pipeline;
 pub use record::{Header, Record, TopicPartition};
 pub use settings::{OutOfRange, Settings, Start, Stop, Tombstones};
-pub use sink::{Assigned, Batch, Item, Outcome, Rejection, Resume, Sink, SinkError, Verdict};
+pub use sink::{Assigned, Batch, Item, Outcome, Rejection, Replay, Resume, Sink, SinkError, Verdict};
 pub use source::{Fetched, Position, Source, SourceError};
 pub use supervisor::{RunEnd, supervise};
 pub use template::{Template, TemplateError};

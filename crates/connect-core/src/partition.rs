@@ -114,7 +114,8 @@ impl<S: Source, K: Sink> Partition<S, K> {
 
     /// Finds out where to go on: what the store says, else what this process or Kafka knows, else the start setting.
     async fn take_up(&self) -> Result<Standing, String> {
-        let known = self.ledger.durable().or(self.assigned.committed);
+        let kept = self.ledger.durable();
+        let known = kept.or(self.assigned.committed);
         let (position, expected) = match self.resume().await? {
             Resume::At(_) if mutant!(IgnoreRewind) && known.is_some() => (known.unwrap_or_default(), known),
             Resume::At(offset) => (offset, Some(offset)),
@@ -127,6 +128,11 @@ impl<S: Source, K: Sink> Partition<S, K> {
         };
         let partition = &self.assigned.partition;
         match known {
+            Some(known) if self.was_set_elsewhere(kept, expected, known) => warn!(
+                %partition, position, committed = known,
+                "another program has set the group's offset, but this store keeps its offset with the data and goes on there; \
+                 to go on elsewhere stop all processes of this connector and run `offsets reset --to offset:{known}`"
+            ),
             Some(known) if position < known => {
                 counter!("connect_rewinds_total").increment(1);
                 warn!(%partition, position, known, "the store went back: what it lost is written again");
@@ -134,8 +140,16 @@ impl<S: Source, K: Sink> Partition<S, K> {
             Some(known) if position > known => info!(%partition, position, known, "the store is further on"),
             _ => debug!(%partition, position, "taken up"),
         }
-        self.ledger.advance(position);
+        // The first commit waits until an atomic sink holds the offset: one without the other would look like a loss.
+        if expected.is_some() || known.is_some() || !self.pipeline.sink.atomic() {
+            self.ledger.advance(position);
+        }
         Ok(Standing { position, expected })
+    }
+
+    /// Whether another program committed an offset that our store, which keeps its own, does not follow.
+    fn was_set_elsewhere(&self, kept: Option<i64>, stored: Option<i64>, committed: i64) -> bool {
+        self.assigned.committed_by_other && kept.is_none() && stored.is_some_and(|stored| stored != committed)
     }
 
     async fn resume(&self) -> Result<Resume, String> {
@@ -153,6 +167,9 @@ impl<S: Source, K: Sink> Partition<S, K> {
     }
 
     async fn start(&self) -> Result<i64, String> {
+        if let Some(start) = self.assigned.start {
+            return Ok(start);
+        }
         match self.pipeline.settings.start {
             Start::Earliest => self.offset(Position::Earliest).await,
             Start::Latest => self.offset(Position::Latest).await,
@@ -358,7 +375,8 @@ impl<S: Source, K: Sink> Partition<S, K> {
         if at > latest {
             return Err(format!(
                 "{partition}: offset {at} is next, but the partition ends at {latest}: the topic was made anew or lost its \
-                 tail. Give the connector a new CONNECT_NAME to read it from the start, or reset its offsets"
+                 tail. Give the connector a new CONNECT_NAME to read it from the start, or stop all its processes and run \
+                 `offsets reset --to earliest` (or latest)"
             ));
         }
         let to = match self.pipeline.settings.out_of_range {

@@ -63,6 +63,47 @@ pub trait Sink: Send + Sync + 'static {
         let _ = partition;
         async { Ok(Resume::NotKept) }
     }
+
+    /// The offset kept with the data, as [`resume`](Sink::resume) would find it, but changing nothing: for `offsets show`. A
+    /// store that keeps none needs neither this nor [`set_stored`](Sink::set_stored).
+    ///
+    /// # Errors
+    /// As for [`resume`](Sink::resume).
+    fn stored(&self, partition: &Assigned) -> impl Future<Output = Result<Resume, SinkError>> + Send {
+        let _ = partition;
+        async { Ok(Resume::NotKept) }
+    }
+
+    /// Makes this the offset kept with the data, whatever was there: for `offsets reset`, while no process of the connector
+    /// runs. Doing it twice is like doing it once.
+    ///
+    /// # Errors
+    /// As for [`resume`](Sink::resume).
+    fn set_stored(&self, partition: &Assigned, offset: i64) -> impl Future<Output = Result<(), SinkError>> + Send {
+        let _ = (partition, offset);
+        async { Ok(()) }
+    }
+
+    /// What becomes of records that are read again after `offsets reset`: said to the person who resets.
+    fn replay(&self) -> Replay {
+        Replay::Written
+    }
+}
+
+/// What becomes of records that are read again on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// They are written again, and the outcome is the same.
+    Written,
+    /// They are written again, and count a second time.
+    Repeated,
+    /// The store refuses what is not newer than what it holds, unless in a new epoch ([`Context::epoch`](crate::Context::epoch)).
+    Superseded {
+        /// What may be done instead of a new epoch, naming the settings.
+        instead: &'static str,
+        /// Whether they would count a second time in a new epoch.
+        accumulates: bool,
+    },
 }
 
 /// A partition that this process owns, and what Kafka knows about it.
@@ -74,6 +115,17 @@ pub struct Assigned {
     pub topic_id: Option<[u8; 16]>,
     /// The offset committed to Kafka, when there is one.
     pub committed: Option<i64>,
+    /// Whether another program made that commit, such as `kafka-consumer-groups --reset-offsets`.
+    pub committed_by_other: bool,
+    /// Where to begin when neither the store nor Kafka knows; `None`: where `CONNECT_KAFKA_START` says.
+    pub start: Option<i64>,
+}
+
+impl Assigned {
+    /// A partition of which nothing else is known.
+    pub fn new(partition: TopicPartition) -> Self {
+        Self { partition, topic_id: None, committed: None, committed_by_other: false, start: None }
+    }
 }
 
 /// Where a store says to go on.

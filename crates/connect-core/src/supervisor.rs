@@ -40,17 +40,20 @@ pub enum RunEnd {
 /// What a person must mend, in words for the log. The other partitions have been drained by then.
 pub async fn supervise<S: Source, K: Sink, A: Assignment>(
     pipeline: Arc<Pipeline<S, K>>,
-    assignment: A,
+    mut assignment: A,
     health: Arc<Health>,
     shutdown: CancellationToken,
 ) -> Result<RunEnd, String> {
-    tokio::select! {
+    let ended = tokio::select! {
         biased;
-        () = shutdown.cancelled() => {
-            health.set_draining();
-            return Ok(RunEnd::Drained);
-        }
-        checked = health.ticking(check(&pipeline)) => checked?,
+        () = shutdown.cancelled() => Some(Ok(RunEnd::Drained)),
+        checked = health.ticking(check(&pipeline)) => checked.err().map(Err),
+    };
+    if let Some(end) = ended {
+        health.set_draining();
+        // The assignment began its work before the store was ready: the others would wait for our session's end.
+        assignment.leave().await;
+        return end;
     }
     health.set_store_checked();
     let supervisor = Supervisor {
@@ -62,6 +65,7 @@ pub async fn supervise<S: Source, K: Sink, A: Assignment>(
         running: BTreeMap::new(),
         handing_over: Vec::new(),
         finished: BTreeSet::new(),
+        nothing_left: false,
     };
     supervisor.run(shutdown).await
 }
@@ -107,6 +111,8 @@ struct Supervisor<S, K, A> {
     handing_over: Vec<HandOver>,
     /// What has reached the end that `CONNECT_KAFKA_STOP=end` names.
     finished: BTreeSet<TopicPartition>,
+    /// The others have reached it too, while nothing was ours.
+    nothing_left: bool,
 }
 
 impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
@@ -128,7 +134,12 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
                     }
                 }
                 change = self.assignment.next() => match change {
-                    Ok(change) => self.change(change).await,
+                    Ok(change) => {
+                        self.change(change).await;
+                        if self.finished() {
+                            break None;
+                        }
+                    }
                     Err(error) => break Some(error.to_string()),
                 },
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
@@ -153,8 +164,10 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
 
     async fn change(&mut self, change: Change) {
         match change {
+            Change::NothingLeft => self.nothing_left = true,
             Change::Assigned(partitions) => {
                 self.health.set_assigned();
+                self.nothing_left = false;
                 for assigned in partitions {
                     self.start(assigned);
                 }
@@ -231,10 +244,12 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
         result
     }
 
-    /// Whether all that is ours has reached its end. A member that has nothing waits: it may be given what others leave.
+    /// Whether all that is ours has reached its end. A member that has nothing stands by for what others leave, until
+    /// nothing is left at all.
     fn finished(&self) -> bool {
         let to_the_end = self.pipeline.settings.stop == Stop::End;
-        to_the_end && !self.owned.is_empty() && self.owned.is_subset(&self.finished) && self.handing_over.is_empty()
+        let all = if self.owned.is_empty() { self.nothing_left } else { self.owned.is_subset(&self.finished) };
+        to_the_end && all && self.handing_over.is_empty()
     }
 
     /// Gives away what is drained by now.

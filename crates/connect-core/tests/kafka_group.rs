@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use connect_core::kafka::coordinator::{Coordinator, Identity};
 use connect_core::kafka::{GroupAssignment, StaticAssignment, Subscription};
 use connect_core::{Assigned, Assignment, Change, CommitError, TopicPartition};
-use support::{add_partitions, cluster, config, create_topic, delete_topic, eventually, unique};
+use support::{add_partitions, cluster, config, create_topic, delete_topic, draft, eventually, produce, unique};
 use tokio::sync::{oneshot, watch};
 
 /// A member that does what the supervisor does, and nothing else.
@@ -54,6 +54,7 @@ impl Peer {
                     Ok(Change::Lost(partitions)) => {
                         owned.send_modify(|owned| owned.retain(|partition| !partitions.contains(partition)));
                     }
+                    Ok(Change::NothingLeft) => {}
                     Err(fatal) => {
                         error.send_replace(Some(fatal.0));
                         return;
@@ -173,6 +174,45 @@ async fn topics_of_a_pattern_come_grow_and_go_in_a_classic_group() {
 #[ignore = "needs servers: cargo xtask test"]
 async fn topics_of_a_pattern_come_grow_and_go_by_the_broker_s_protocol() {
     new_partitions_are_shared(AUTO).await;
+}
+
+async fn latest_begins_once(protocol: &[(&str, &str)]) {
+    let (topic, group) = (topic(2).await, unique("g"));
+    let (admin, latest) = (cluster(&[]), [protocol, &[("START", "latest")]].concat());
+    let write = async |number, count: usize| {
+        let drafts: Vec<_> = (0..count).map(|_| draft(Some("k"), Some("v"))).collect();
+        produce(&admin, &TopicPartition::new(topic.as_str(), number), &drafts).await;
+    };
+    let starts = |peer: &Peer| {
+        let assigned = peer.assigned.borrow();
+        let mut starts: Vec<_> = assigned.iter().map(|one| (one.partition.partition, one.start)).collect();
+        starts.sort_unstable();
+        starts
+    };
+    write(0, 5).await;
+    let first = Peer::start(&topic, &group, &latest);
+    settled(&[&first], &[2]).await;
+    assert_eq!(starts(&first), [(0, Some(5)), (1, Some(0))]);
+    first.leave().await;
+    write(0, 3).await;
+    add_partitions(&admin, &topic, 3).await;
+    write(2, 4).await;
+    let second = Peer::start(&topic, &group, &latest);
+    settled(&[&second], &[3]).await;
+    assert_eq!(starts(&second), [(0, Some(5)), (1, Some(0)), (2, Some(0))], "the later one from its beginning");
+    second.leave().await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn latest_begins_once_in_a_classic_group() {
+    latest_begins_once(CLASSIC).await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn latest_begins_once_by_the_broker_s_protocol() {
+    latest_begins_once(AUTO).await;
 }
 
 async fn a_restart_moves_nothing(protocol: &[(&str, &str)]) {

@@ -159,7 +159,7 @@ impl State {
         self.hear(to, partition);
         self.owners.insert(partition.clone(), to);
         let committed = self.commits.get(partition).copied();
-        self.tell(to, Change::Assigned(vec![Assigned { partition: partition.clone(), topic_id: None, committed }]));
+        self.tell(to, Change::Assigned(vec![Assigned { committed, ..Assigned::new(partition.clone()) }]));
     }
 
     fn hear(&mut self, member: MemberId, partition: &TopicPartition) {

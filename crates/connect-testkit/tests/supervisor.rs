@@ -28,6 +28,7 @@ struct Moody {
 const WELL: u8 = 0;
 const HANGING: u8 = 1;
 const BROKEN: u8 = 2;
+const AWAY: u8 = 3;
 
 impl Sink for Moody {
     type Op = Write;
@@ -49,6 +50,13 @@ impl Sink for Moody {
             HANGING => pending().await,
             BROKEN => Err(SinkError::fatal("the disk is full")),
             _ => self.store.write(batch).await,
+        }
+    }
+
+    async fn check(&self) -> Result<(), SinkError> {
+        match self.mood.load(Relaxed) {
+            AWAY => Err(SinkError::transient("connection", "nobody answers")),
+            _ => Ok(()),
         }
     }
 
@@ -373,4 +381,17 @@ async fn an_atomic_store_that_lost_everything_skips_nothing_at_start_latest() {
     world.until_committed(0, 3).await;
     assert_eq!(world.keys(), ["b", "c"], "what was not written before is written now");
     assert_eq!(process.stop().await, Ok(RunEnd::Drained));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_before_the_store_answered_leaves_the_group() {
+    let world = World::new(Guard::Atomic, Settings::default());
+    world.sink.mood.store(AWAY, Relaxed);
+    let process = world.start();
+    let member = process.member;
+    world.group.assign(&partition(0), member);
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(world.group.owner(&partition(0)), Some(member), "the group counts it in while the store is away");
+    assert_eq!(process.stop().await, Ok(RunEnd::Drained));
+    assert_eq!(world.group.owner(&partition(0)), None, "and need not wait for its session's end");
 }

@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ahash::RandomState;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use connect_core::{Assigned, Rejection, TopicPartition};
+use connect_core::{Assigned, Rejection, SinkError, TopicPartition};
 use serde::{Deserialize, Serialize};
+
+use crate::errors::Failure;
 
 /// The extended attribute. Its underscore makes it one of the system: it outlives the document in its tombstone.
 pub const ATTRIBUTE: &str = "_connect";
@@ -25,6 +27,7 @@ pub fn foreign() -> Rejection {
 pub struct Source {
     path: String,
     topic_id: Option<String>,
+    epoch: u16,
 }
 
 /// An entry of the attribute.
@@ -33,13 +36,20 @@ struct Mark<'a> {
     offset: i64,
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     topic_id: Option<&'a str>,
+    /// `CONNECT_EPOCH`.
+    #[serde(default, skip_serializing_if = "is_first")]
+    epoch: u16,
+}
+
+fn is_first(epoch: &u16) -> bool {
+    *epoch == 0
 }
 
 impl Source {
-    fn new(partition: &TopicPartition, topic_id: Option<[u8; 16]>) -> Self {
+    fn new(partition: &TopicPartition, topic_id: Option<[u8; 16]>, epoch: u16) -> Self {
         // Names of topics hold dots, but never a backtick.
         let path = format!("{ATTRIBUTE}.`{partition}`");
-        Self { path, topic_id: topic_id.map(|id| URL_SAFE_NO_PAD.encode(id)) }
+        Self { path, topic_id: topic_id.map(|id| URL_SAFE_NO_PAD.encode(id)), epoch }
     }
 
     /// Where in the document its entry is.
@@ -49,43 +59,59 @@ impl Source {
 
     /// The entry that says: everything up to this record is in the document.
     pub fn mark(&self, offset: i64) -> Vec<u8> {
-        let mark = Mark { offset, topic_id: self.topic_id.as_deref() };
+        let mark = Mark { offset, topic_id: self.topic_id.as_deref(), epoch: self.epoch };
         serde_json::to_vec(&mark).unwrap_or_default()
     }
 
-    /// The offset in an entry; `None` when it was written in another life of the topic, whose offsets mean nothing now.
+    /// The offset in an entry; `None` when it was written in an earlier epoch, or in another life of the topic, whose offsets
+    /// mean nothing now.
     ///
     /// # Errors
-    /// A [`Rejection`] when it is no entry of ours.
-    pub fn offset(&self, entry: &[u8]) -> Result<Option<i64>, Rejection> {
+    /// A rejection when it is no entry of ours; fatal when it is of a later epoch than ours.
+    pub fn offset(&self, entry: &[u8]) -> Result<Option<i64>, Failure> {
         let mark: Mark<'_> = serde_json::from_slice(entry).map_err(|_| foreign())?;
+        if mark.epoch > self.epoch {
+            return Err(Failure::Error(SinkError::fatal(format!(
+                "there are documents of epoch {}, and this process is in epoch {}: what it wrote would count as older. Set \
+                 CONNECT_EPOCH={} for every process of this connector",
+                mark.epoch, self.epoch, mark.epoch
+            ))));
+        }
         let same_life = match (mark.topic_id, &self.topic_id) {
             (Some(stored), Some(ours)) => stored == ours,
             _ => true,
         };
-        Ok(same_life.then_some(mark.offset))
+        Ok((same_life && mark.epoch == self.epoch).then_some(mark.offset))
     }
 }
 
 /// The partitions of this process.
-#[derive(Debug, Default)]
-pub struct Sources(Mutex<HashMap<TopicPartition, Arc<Source>>>);
+#[derive(Debug)]
+pub struct Sources {
+    epoch: u16,
+    partitions: Mutex<HashMap<TopicPartition, Arc<Source>>>,
+}
 
 impl Sources {
+    /// In this epoch.
+    pub fn new(epoch: u16) -> Self {
+        Self { epoch, partitions: Mutex::default() }
+    }
+
     /// The partition is taken up: now the life of its topic is known.
     pub fn take_up(&self, assigned: &Assigned) {
-        let source = Source::new(&assigned.partition, assigned.topic_id);
+        let source = Source::new(&assigned.partition, assigned.topic_id, self.epoch);
         self.lock().insert(assigned.partition.clone(), Arc::new(source));
     }
 
     /// The partition as documents name it.
     pub fn of(&self, partition: &TopicPartition) -> Arc<Source> {
-        let mut sources = self.lock();
-        Arc::clone(sources.entry(partition.clone()).or_insert_with(|| Arc::new(Source::new(partition, None))))
+        let new = || Arc::new(Source::new(partition, None, self.epoch));
+        Arc::clone(self.lock().entry(partition.clone()).or_insert_with(new))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TopicPartition, Arc<Source>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -173,7 +199,26 @@ mod tests {
     use super::*;
 
     fn source(topic_id: Option<u8>) -> Source {
-        Source::new(&TopicPartition::new("a.b", 3), topic_id.map(|byte| [byte; 16]))
+        in_epoch(topic_id, 0)
+    }
+
+    fn in_epoch(topic_id: Option<u8>, epoch: u16) -> Source {
+        Source::new(&TopicPartition::new("a.b", 3), topic_id.map(|byte| [byte; 16]), epoch)
+    }
+
+    #[test]
+    fn an_entry_of_an_earlier_epoch_is_older_and_one_of_a_later_stops_us() {
+        assert_eq!(in_epoch(None, 2).mark(7), br#"{"offset":7,"epoch":2}"#);
+        let read = |epoch, entry: Vec<u8>| in_epoch(Some(1), epoch).offset(&entry);
+        for (written, read_in, offset) in [(0, 1, None), (1, 1, Some(7)), (1, 2, None)] {
+            let found = read(read_in, in_epoch(Some(1), written).mark(7));
+            assert_eq!(found.expect("readable"), offset, "{written} {read_in}");
+        }
+        let stale = read(1, in_epoch(Some(1), 2).mark(7)).expect_err("stale");
+        assert!(
+            matches!(&stale, Failure::Error(SinkError::Fatal(why)) if why.contains("CONNECT_EPOCH=2")),
+            "{stale:?}"
+        );
     }
 
     #[test]
@@ -184,7 +229,8 @@ mod tests {
         for (written, read, offset) in
             [(None, None, Some(7)), (Some(1), Some(1), Some(7)), (Some(1), Some(2), None), (Some(1), None, Some(7))]
         {
-            assert_eq!(source(read).offset(&source(written).mark(7)), Ok(offset), "{written:?} {read:?}");
+            let found = source(read).offset(&source(written).mark(7));
+            assert_eq!(found.expect("readable"), offset, "{written:?} {read:?}");
         }
         assert!(source(None).offset(b"{}").is_err());
     }

@@ -32,7 +32,7 @@ impl Connector for CouchbaseConnector {
     type Sink = CouchbaseSink;
     const NAME: &'static str = "sink-couchbase";
 
-    async fn sink(config: CouchbaseConfig, _: Context) -> Result<CouchbaseSink, String> {
-        CouchbaseSink::new(config)
+    async fn sink(config: CouchbaseConfig, context: Context) -> Result<CouchbaseSink, String> {
+        Ok(CouchbaseSink::new(config)?.in_epoch(context.epoch))
     }
 }

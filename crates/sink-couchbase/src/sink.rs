@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use connect_core::{Assigned, Batch, Item, Outcome, Record, Rejection, Resume, Sink, SinkError, Verdict};
+use connect_core::{Assigned, Batch, Item, Outcome, Record, Rejection, Replay, Resume, Sink, SinkError, Verdict};
 use couchbase_core::agent::Agent;
 use futures::stream::{self, StreamExt};
 use tokio::sync::Semaphore;
@@ -25,6 +25,7 @@ pub struct CouchbaseSink {
     writer: Writer,
     guard: Guard,
     sources: Sources,
+    accumulates: bool,
     most_in_flight: usize,
     in_flight: Semaphore,
     /// How long a write goes on to begin with items.
@@ -51,12 +52,19 @@ impl CouchbaseSink {
             connection: Connection::new(Way::new(&config)?),
             writer: Writer::new(&config, Arc::new(Briefly)),
             guard: config.guard,
-            sources: Sources::default(),
+            sources: Sources::new(0),
             begins_for: config.timeout,
             most_in_flight,
             in_flight: Semaphore::new(most_in_flight),
+            accumulates: config.action.accumulates(),
             mapping: Mapping::new(config)?,
         })
+    }
+
+    /// The same in this epoch: what was written in a lower one is older, whatever its offsets.
+    #[must_use]
+    pub fn in_epoch(self, epoch: u16) -> Self {
+        Self { sources: Sources::new(epoch), ..self }
     }
 
     /// Writes the items of one document, one after the other, up to the first that fails or is rejected.
@@ -187,5 +195,15 @@ impl Sink for CouchbaseSink {
     async fn resume(&self, partition: &Assigned) -> Result<Resume, SinkError> {
         self.sources.take_up(partition);
         Ok(Resume::NotKept)
+    }
+
+    fn replay(&self) -> Replay {
+        match self.guard {
+            Guard::Off => Replay::Written,
+            Guard::On => Replay::Superseded {
+                instead: "another CONNECT_COUCHBASE_COLLECTION under a new CONNECT_NAME",
+                accumulates: self.accumulates,
+            },
+        }
     }
 }

@@ -286,7 +286,7 @@ mod tests {
         let pairs = [("CONNECT_ELASTICSEARCH_URLS", "http://es"), ("CONNECT_ELASTICSEARCH_INDEX", template)];
         let config = ElasticsearchConfig::from_pairs(&pairs).unwrap();
         let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
-        let context = Context { name: "name".to_owned(), topics, settings: Settings::default() };
+        let context = Context { name: "name".to_owned(), epoch: 0, topics, settings: Settings::default() };
         index_patterns(&ElasticsearchSink::new(config, context).unwrap())
     }
 

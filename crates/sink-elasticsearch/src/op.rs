@@ -8,7 +8,7 @@ use connect_core::{Record, Rejection, Template};
 
 use crate::config::{Action, ElasticsearchConfig, IdFrom, VersionFrom};
 use crate::json::{append_number, append_string};
-use crate::update::Update;
+use crate::update::{Update, in_order};
 
 /// The longest id that Elasticsearch takes, in bytes.
 const LONGEST_ID: usize = 512;
@@ -62,6 +62,7 @@ pub struct Mapper {
     require_alias: bool,
     timestamp: Option<(String, Path)>,
     update: Option<Update>,
+    epoch: u16,
 }
 
 /// Action lines are split off one buffer: an allocation a few hundred records, not one each.
@@ -100,7 +101,13 @@ impl Mapper {
             require_alias: config.require_alias,
             timestamp: config.timestamp_field.as_ref().map(pointer).transpose()?,
             update: Update::new(config)?,
+            epoch: 0,
         })
+    }
+
+    /// Guards as in this epoch: offsets of a higher one are newer.
+    pub fn in_epoch(self, epoch: u16) -> Self {
+        Self { epoch, update: self.update.map(|update| update.in_epoch(epoch)), ..self }
     }
 
     /// The action for a record.
@@ -211,7 +218,7 @@ impl Mapper {
     fn version_of(&self, record: &Record) -> Result<Option<i64>, Rejection> {
         match &self.version {
             VersionFrom::None => Ok(None),
-            VersionFrom::Offset => Ok(Some(record.offset)),
+            VersionFrom::Offset => Ok(Some(in_order(self.epoch, record.offset))),
             VersionFrom::Timestamp if record.timestamp < 0 => {
                 Err(Rejection::new("the record has no timestamp, and CONNECT_ELASTICSEARCH_VERSION=timestamp"))
             }

@@ -196,3 +196,20 @@ fn nothing_of_a_rejected_record_stays_in_the_next_line() {
     let op = mapper.prepare(&record(None)).unwrap();
     assert!(op.line.starts_with(b"{\"delete\""));
 }
+
+#[test]
+fn what_a_later_epoch_writes_is_newer_whatever_its_offset() {
+    let version = |epoch| {
+        let op = mapper(&[]).in_epoch(epoch).prepare(&record(Some("{}"))).unwrap();
+        let line: serde_json::Value = serde_json::from_slice(&op.line).unwrap();
+        line["index"]["version"].as_i64().unwrap()
+    };
+    assert_eq!(version(0), 42, "as it was before there were epochs");
+    assert_eq!(version(1), (1 << 48) + 42);
+    assert!(version(2) > version(1) && version(i16::MAX as u16) > version(2));
+    let update = mapper(&[("ACTION", "update")]).in_epoch(1).prepare(&record(Some("{}"))).unwrap();
+    let part = String::from_utf8(update.body.unwrap().to_vec()).unwrap();
+    assert!(part.contains(&format!("\"offset\":{},", (1_i64 << 48) + 42)), "{part}");
+    let by_time = mapper(&[("VERSION", "timestamp")]).in_epoch(1).prepare(&record(Some("{}"))).unwrap();
+    assert!(String::from_utf8_lossy(&by_time.line).contains("\"version\":1700000000123"), "times need no epochs");
+}

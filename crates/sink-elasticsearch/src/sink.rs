@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use connect_core::{
-    Assigned, Batch, Context, Item, Outcome, Record, Rejection, Resume, Sink, SinkError, Tombstones, Verdict,
+    Assigned, Batch, Context, Item, Outcome, Record, Rejection, Replay, Resume, Sink, SinkError, Tombstones, Verdict,
 };
 use elasticsearch::http::Method;
 use tokio::sync::OnceCell;
@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use crate::bulk::Bulk;
-use crate::config::{ElasticsearchConfig, IdFrom};
+use crate::config::{Action, ElasticsearchConfig, IdFrom};
 use crate::errors::{Fate, Refusal, of_item, of_request};
 use crate::nodes::{Nodes, Request};
 use crate::op::{Mapper, Op};
@@ -72,7 +72,7 @@ impl ElasticsearchSink {
         };
         Ok(Self {
             nodes: Nodes::new(config.clone())?,
-            mapper: Mapper::new(&config)?,
+            mapper: Mapper::new(&config)?.in_epoch(context.epoch),
             pace: Pace::new(config.max_in_flight.get(), most_bytes),
             time_to_send,
             prepared: OnceCell::new(),
@@ -302,6 +302,21 @@ impl Sink for ElasticsearchSink {
             topics::same_life(self, assigned).await?;
         }
         Ok(Resume::NotKept)
+    }
+
+    fn replay(&self) -> Replay {
+        let accumulates = self.config.action == Action::Script;
+        let rewrites = self.config.rewrite && self.config.action == Action::Index;
+        if rewrites || !self.config.guards_by_offset() {
+            return if accumulates { Replay::Repeated } else { Replay::Written };
+        }
+        let instead = match self.config.action {
+            Action::Index => {
+                "CONNECT_ELASTICSEARCH_REWRITE=true, or a new CONNECT_ELASTICSEARCH_INDEX under a new CONNECT_NAME"
+            }
+            _ => "a new CONNECT_ELASTICSEARCH_INDEX under a new CONNECT_NAME",
+        };
+        Replay::Superseded { instead, accumulates }
     }
 }
 

@@ -39,7 +39,7 @@ impl Server {
 }
 
 fn context() -> Context {
-    Context { name: "test".to_owned(), topics: vec!["t".to_owned()], settings: Settings::default() }
+    Context { name: "test".to_owned(), epoch: 0, topics: vec!["t".to_owned()], settings: Settings::default() }
 }
 
 async fn serve(mut stream: TcpStream, answer: Arc<impl Fn(&str) -> (u16, String)>, requests: Arc<Mutex<Vec<String>>>) {

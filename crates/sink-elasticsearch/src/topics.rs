@@ -28,7 +28,7 @@ pub(crate) async fn same_life(sink: &ElasticsearchSink, assigned: &Assigned) -> 
     let topic_id: String = topic_id.iter().map(|byte| format!("{byte:02x}")).collect();
     let topic = assigned.partition.topic.to_string();
     // Neither a connector's name nor a topic's has a character that a path would need to escape.
-    let path = format!("{}/_doc/{}+{topic}", sink.config.topics_index, sink.context.name);
+    let path = format!("{}/_doc/{}", sink.config.topics_index, document(sink, &topic));
     // A second round, when another process wrote it between our look and our write.
     for _ in 0..2 {
         let reply = sink.nodes.send(&Request::get(&path, &[])).await?;
@@ -50,6 +50,12 @@ pub(crate) async fn same_life(sink: &ElasticsearchSink, assigned: &Assigned) -> 
     Err(SinkError::transient("topics", format!("{path} is written by somebody else right now")))
 }
 
+/// The id of the document that remembers. Each epoch has its own: in a new one the offsets of a new life are newer.
+fn document(sink: &ElasticsearchSink, topic: &str) -> String {
+    let (name, epoch) = (&sink.context.name, sink.context.epoch);
+    if epoch == 0 { format!("{name}+{topic}") } else { format!("{name}+{topic}+{epoch}") }
+}
+
 fn compare(sink: &ElasticsearchSink, reply: &Reply, topic: &str, topic_id: &str) -> Result<(), SinkError> {
     let index = &sink.config.topics_index;
     let found: Found = serde_json::from_slice(&reply.body).map_err(|error| {
@@ -63,8 +69,9 @@ fn compare(sink: &ElasticsearchSink, reply: &Reply, topic: &str, topic_id: &str)
     Err(SinkError::fatal(format!(
         "the topic {topic} was deleted and made anew: its offsets begin again, and the documents written from the old one \
          would cover all its records. Choose: write to a new index (CONNECT_ELASTICSEARCH_INDEX) under a new CONNECT_NAME; or \
-         set CONNECT_ELASTICSEARCH_VERSION=timestamp; or, when the documents may go, delete them and the document {}+{topic} in {index}",
-        sink.context.name
+         set CONNECT_ELASTICSEARCH_VERSION=timestamp; or stop all processes of this connector and run `sink-elasticsearch \
+         offsets reset --to earliest --new-epoch`; or, when the documents may go, delete them and the document {} in {index}",
+        document(sink, topic)
     )))
 }
 

@@ -39,6 +39,7 @@ pub(crate) struct Update {
     head: Bytes,
     tail: &'static [u8],
     way: Way,
+    epoch: u16,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,12 @@ enum Way {
     Script,
     /// A script that applies each record once.
     Guarded,
+}
+
+/// What guards compare: offsets, in the order of their epochs. Offsets lie below 2^48, epochs below 2^15: together they make a
+/// positive number of 64 bits.
+pub(crate) fn in_order(epoch: u16, offset: i64) -> i64 {
+    (i64::from(epoch) << 48) + offset
 }
 
 impl Update {
@@ -62,7 +69,7 @@ impl Update {
             (Action::Index | Action::Create, _) => return Ok(None),
             (Action::Update, _) if guard.is_none() => {
                 let head = Bytes::from_static(b"{\"doc\":");
-                return Ok(Some(Self { head, tail: b",\"doc_as_upsert\":true}", way: Way::Document }));
+                return Ok(Some(Self { head, tail: b",\"doc_as_upsert\":true}", way: Way::Document, epoch: 0 }));
             }
             (Action::Script, Some(file)) => {
                 let statements = std::fs::read_to_string(&**file)
@@ -85,7 +92,12 @@ impl Update {
             head.put_u8(b',');
         }
         let way = if guard.is_some() { Way::Guarded } else { Way::Script };
-        Ok(Some(Self { head: head.freeze(), tail: b"}}}", way }))
+        Ok(Some(Self { head: head.freeze(), tail: b"}}}", way, epoch: 0 }))
+    }
+
+    /// Guards as in this epoch.
+    pub(crate) fn in_epoch(self, epoch: u16) -> Self {
+        Self { epoch, ..self }
     }
 
     /// Whether records that come late or again change nothing.
@@ -104,7 +116,7 @@ impl Update {
                 part.extend_from_slice(b"\"partition\":");
                 append_string(&mut part, &format!("{}-{}", record.topic, record.partition));
                 part.extend_from_slice(b",\"offset\":");
-                append_number(&mut part, record.offset);
+                append_number(&mut part, in_order(self.epoch, record.offset));
                 part.put_u8(b',');
             }
         }
@@ -125,7 +137,7 @@ impl Update {
         body.extend_from_slice(part);
         if let Some(before) = before.filter(|_| self.is_guarded()) {
             body.extend_from_slice(b",\"before\":");
-            append_number(body, before);
+            append_number(body, in_order(self.epoch, before));
         }
         body.extend_from_slice(self.tail);
     }

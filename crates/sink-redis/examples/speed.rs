@@ -38,7 +38,7 @@ async fn main() {
 async fn write(sink: Arc<RedisSink>, partition: i32) {
     let topic: Arc<str> = "speed".into();
     let source = TopicPartition { topic: Arc::clone(&topic), partition };
-    sink.resume(&Assigned { partition: source.clone(), topic_id: None, committed: None }).await.unwrap();
+    sink.resume(&Assigned::new(source.clone())).await.unwrap();
     let value = Bytes::from(br#"{"n":7,"p":""#.iter().copied().chain([b'x'; 186]).chain(*b"\"}").collect::<Vec<u8>>());
     let mut expected = None;
     for first in (0..RECORDS / i64::from(PARTITIONS)).step_by(BATCH as usize) {

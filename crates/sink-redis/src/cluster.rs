@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use connect_core::{Batch, Item, Outcome, SinkError, Verdict};
+use fred::types::Value;
 use fred::util::redis_keyslot;
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, future, stream};
 
 use crate::op::Op;
 use crate::position::Position;
@@ -80,6 +81,18 @@ pub async fn write(store: &Store, batch: &Batch<Op>) -> Result<Outcome, SinkErro
         Some(error) if written == 0 => Err(error),
         _ => Ok(outcome),
     }
+}
+
+/// Forgets the offsets of a partition in every slot: what is read again is written again.
+///
+/// # Errors
+/// As for [`connect_core::Sink::set_stored`].
+pub async fn forget(store: &Store, field: &str) -> Result<(), SinkError> {
+    let slots = stream::iter(0..SLOTS as u16).map(|slot| async move {
+        let words = vec![Value::from(offsets_key(&store.offsets_key, slot)), Value::from(field)];
+        store.connection.command("HDEL", words).await
+    });
+    slots.buffer_unordered(CALLS).try_for_each(|_| future::ready(Ok(()))).await
 }
 
 async fn write_slot(

@@ -1,6 +1,6 @@
 //! The sink: which way of writing the settings ask for, and where a partition goes on.
 
-use connect_core::{Assigned, Batch, Outcome, Record, Rejection, Resume, Sink, SinkError};
+use connect_core::{Assigned, Batch, Outcome, Record, Rejection, Replay, Resume, Sink, SinkError};
 use fred::types::Value;
 use fred::types::scripts::Script;
 
@@ -9,7 +9,7 @@ use crate::config::{Command, Offsets, RedisConfig};
 use crate::fingerprint::Fingerprint;
 use crate::mapping::Mapping;
 use crate::op::Op;
-use crate::position::TopicId;
+use crate::position::{Position, TopicId};
 use crate::store::Store;
 use crate::{cluster, errors, exact, plain, script};
 
@@ -63,13 +63,13 @@ impl RedisSink {
         SinkError::fatal(format!(
             "the offset of {} is gone from {} in Redis, though Kafka holds a commit at {committed} and the database is not \
              empty: was it evicted? {} must not repeat a record and must not leave one out, and nothing tells which were \
-             written since that commit. To go on at {committed}: HSET {} {} {committed}. To build everything anew: delete \
-             the keys and the offsets, or choose another CONNECT_NAME; `offsets reset` sets other places",
+             written since that commit. To go on there: `sink-redis offsets reset --to offset:{committed} --topic {}:{}`. To build \
+             everything anew: delete the keys and `offsets reset --to earliest`, or choose another CONNECT_NAME",
             assigned.partition,
             self.store.offsets_key,
             self.command.name(),
-            self.store.offsets_key,
-            assigned.partition,
+            assigned.partition.topic,
+            assigned.partition.partition,
         ))
     }
 }
@@ -128,5 +128,43 @@ impl Sink for RedisSink {
             (None, Some(committed)) if self.command.accumulates() => Err(self.offsets_lost(assigned, committed)),
             (None, _) => Ok(Resume::NotKept),
         }
+    }
+
+    async fn stored(&self, assigned: &Assigned) -> Result<Resume, SinkError> {
+        if self.way != Way::Exact {
+            return Ok(Resume::NotKept);
+        }
+        let store = &self.store;
+        let words = vec![Value::from(store.offsets_key.as_str()), Value::from(assigned.partition.to_string())];
+        match store.connection.command("HGET", words).await?.as_string() {
+            None => Ok(Resume::Empty),
+            Some(text) => {
+                let position = store.position(&assigned.partition, &text, assigned.topic_id.map(TopicId))?;
+                Ok(Resume::At(position.offset))
+            }
+        }
+    }
+
+    async fn set_stored(&self, assigned: &Assigned, offset: i64) -> Result<(), SinkError> {
+        let field = assigned.partition.to_string();
+        let store = &self.store;
+        match self.way {
+            Way::Plain => Ok(()),
+            Way::PerSlot => cluster::forget(store, &field).await,
+            Way::Exact => {
+                // Also makes the hash ours when it is missing, and refuses one of another connector.
+                let arguments = vec![Value::from(field.as_str()), Value::from(self.fingerprint.text())];
+                let answer = store.connection.run(&self.resume, store.offsets_key.as_str().into(), arguments).await?;
+                let answer: [Option<String>; 3] = answer.convert().map_err(|error| errors::of_call(&error))?;
+                self.fingerprint.compare(answer[1].as_deref(), &store.offsets_key)?;
+                let position = Position { offset, topic_id: assigned.topic_id.map(TopicId) };
+                let words = [store.offsets_key.as_str(), &field, &position.to_string()].map(Value::from).to_vec();
+                store.connection.command("HSET", words).await.map(drop)
+            }
+        }
+    }
+
+    fn replay(&self) -> Replay {
+        if self.command.accumulates() { Replay::Repeated } else { Replay::Written }
     }
 }

@@ -151,9 +151,9 @@ impl Store {
         match (position.topic_id, ours) {
             (Some(stored), Some(ours)) if stored != ours => Err(SinkError::fatal(format!(
                 "the topic {} was deleted and made again (id {stored} when offset {} was stored in {key}, {ours} now), so the \
-                 offset means nothing. To read the new topic from CONNECT_KAFKA_START choose another CONNECT_NAME, or stop \
-                 all processes of this connector and delete {key}",
-                partition.topic, position.offset
+                 offset means nothing. To read the new topic choose another CONNECT_NAME, or stop all processes of this \
+                 connector and run `sink-redis offsets reset --to earliest --topic {}`",
+                partition.topic, position.offset, partition.topic
             ))),
             _ => Ok(position),
         }

@@ -14,11 +14,17 @@ use super::{KafkaConfig, Setting};
 use crate::settings::{Settings, Tombstones};
 use crate::{section, words};
 
+/// With an offset below 2^48 it makes a positive number of 64 bits, as Elasticsearch's versions are.
+pub(crate) const HIGHEST_EPOCH: u16 = i16::MAX as u16;
+
 section! {
     /// What every connector has.
     pub struct CoreConfig = "" {
         /// Name of this connector: the offsets stored are kept under it. Another name starts anew.
         pub name: Name,
+        /// Counts how often this connector was made to write everything again, by `offsets reset --new-epoch`, which says what to
+        /// set. A store that refuses older records (Elasticsearch, Couchbase) takes those of a higher epoch for newer.
+        pub epoch: u16 = "0",
         /// What a record with a null value means: `delete` what its key names, `ignore` it, or `reject` it as a record
         /// that can't be written.
         pub tombstones: Tombstones = "delete",
@@ -59,6 +65,9 @@ section! {
     rule (dead_letters, dead_letters_partitions, dead_letters_replication) {
         let created = dead_letters_partitions.is_some() || dead_letters_replication.is_some();
         (created && dead_letters.topic().is_none()).then(|| "a topic is created for `topic:NAME` only".to_owned())
+    }
+    rule (epoch) {
+        (*epoch > HIGHEST_EPOCH).then(|| format!("expected 0 to {HIGHEST_EPOCH}"))
     }
     rule (memory) {
         (memory.as_u64() < ByteSize::mib(1).as_u64()).then(|| "expected at least 1MiB".to_owned())

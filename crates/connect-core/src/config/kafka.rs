@@ -153,6 +153,16 @@ pub enum Isolation {
     ReadUncommitted,
 }
 
+impl Isolation {
+    /// As the protocol has it.
+    pub fn level(self) -> i8 {
+        match self {
+            Self::ReadUncommitted => 0,
+            Self::ReadCommitted => 1,
+        }
+    }
+}
+
 /// How connections to the brokers are secured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Security {

@@ -1,6 +1,6 @@
 //! The broker that keeps a group's offsets and knows its members.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{Request, StrBytes};
 use tracing::debug;
 
+use super::commit_note::CommitNote;
 use super::error::KafkaError;
 use super::wire::cluster::{REQUEST_TIMEOUT, topic_name};
 use super::wire::{BrokerConnection, Cluster, Purpose};
@@ -26,8 +27,6 @@ const OFFSET_COMMIT: i16 = 9;
 const DESCRIBE_GROUPS: i16 = 5;
 /// The last version that asks for one group.
 const OFFSET_FETCH: i16 = 7;
-/// What stands beside each offset, for whoever looks at the group.
-const METADATA: &str = concat!("connect ", env!("CARGO_PKG_VERSION"));
 
 /// Who commits. Kafka refuses a commit in the name of a member that is no longer one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,17 +46,51 @@ impl Identity {
     }
 }
 
+/// What Kafka holds for a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The offset.
+    pub offset: i64,
+    /// What its author put beside it.
+    pub metadata: String,
+}
+
+impl Committed {
+    /// What we put beside it; `None` when another program made the commit.
+    pub fn note(&self) -> Option<CommitNote> {
+        CommitNote::parse(&self.metadata)
+    }
+}
+
 /// Finds the coordinator, and finds it again when it moves.
 pub struct Coordinator {
     cluster: Arc<Cluster>,
     group: String,
+    epoch: u16,
     node: Mutex<Option<i32>>,
 }
 
 impl Coordinator {
     /// Of this group.
     pub fn new(cluster: Arc<Cluster>, group: &str) -> Self {
-        Self { cluster, group: group.to_owned(), node: Mutex::new(None) }
+        Self { cluster, group: group.to_owned(), epoch: 0, node: Mutex::new(None) }
+    }
+
+    /// The same, for a connector in this epoch (`CONNECT_EPOCH`): it stands beside each offset.
+    #[must_use]
+    pub fn in_epoch(mut self, epoch: u16) -> Self {
+        self.epoch = epoch;
+        self
+    }
+
+    /// `CONNECT_EPOCH`.
+    pub fn epoch(&self) -> u16 {
+        self.epoch
+    }
+
+    /// The cluster that it belongs to.
+    pub fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
     }
 
     /// The group's name.
@@ -184,30 +217,49 @@ impl Coordinator {
     ///
     /// # Errors
     /// Transient when it cannot be said now; Fatal when we may not ask.
-    pub async fn committed(&self, partitions: &[TopicPartition]) -> Result<HashMap<TopicPartition, i64>, KafkaError> {
+    pub async fn committed(
+        &self,
+        partitions: &[TopicPartition],
+    ) -> Result<BTreeMap<TopicPartition, Committed>, KafkaError> {
         let topics = by_topic(partitions.iter().map(|partition| (partition, partition.partition)))
             .into_iter()
             .map(|(name, numbers)| {
                 OffsetFetchRequestTopic::default().with_name(topic_name(name)).with_partition_indexes(numbers)
             })
             .collect();
+        self.fetch_offsets(Some(topics)).await
+    }
+
+    /// Everything that is committed under the group's name.
+    ///
+    /// # Errors
+    /// As for [`committed`](Self::committed).
+    pub async fn all_committed(&self) -> Result<BTreeMap<TopicPartition, Committed>, KafkaError> {
+        self.fetch_offsets(None).await
+    }
+
+    async fn fetch_offsets(
+        &self,
+        topics: Option<Vec<OffsetFetchRequestTopic>>,
+    ) -> Result<BTreeMap<TopicPartition, Committed>, KafkaError> {
         let request = OffsetFetchRequest::default()
             .with_group_id(self.group_id())
-            .with_topics(Some(topics))
+            .with_topics(topics)
             // Offsets that a transaction is about to commit are waited for.
             .with_require_stable(true);
         let answer = self.call(Purpose::Coordinate, &request, OFFSET_FETCH, REQUEST_TIMEOUT).await?;
         if let Some(error) = ResponseError::try_from_code(answer.error_code) {
             return Err(self.explain("look up offsets", error));
         }
-        let mut committed = HashMap::new();
+        let mut committed = BTreeMap::new();
         for topic in answer.topics {
             let name: Arc<str> = (*topic.name.0).into();
             for partition in topic.partitions {
                 match ResponseError::try_from_code(partition.error_code) {
                     None if partition.committed_offset >= 0 => {
                         let key = TopicPartition::new(Arc::clone(&name), partition.partition_index);
-                        committed.insert(key, partition.committed_offset);
+                        let metadata = partition.metadata.map(|text| text.to_string()).unwrap_or_default();
+                        committed.insert(key, Committed { offset: partition.committed_offset, metadata });
                     }
                     None | Some(ResponseError::UnknownTopicOrPartition) => {}
                     Some(error) => return Err(self.explain("look up offsets", error)),
@@ -217,17 +269,32 @@ impl Coordinator {
         Ok(committed)
     }
 
-    /// Commits offsets in somebody's name.
+    /// Commits offsets in somebody's name: everything below them is durable.
     ///
     /// # Errors
     /// `Fenced` when that is not (or no longer) a member.
     pub async fn commit(&self, identity: &Identity, offsets: &[(TopicPartition, i64)]) -> Result<(), CommitError> {
+        let note = CommitNote { start: false, epoch: self.epoch };
+        self.commit_with(identity, offsets, note).await
+    }
+
+    /// Commits offsets with a note of ours beside them.
+    ///
+    /// # Errors
+    /// As for [`commit`](Self::commit).
+    pub async fn commit_with(
+        &self,
+        identity: &Identity,
+        offsets: &[(TopicPartition, i64)],
+        note: CommitNote,
+    ) -> Result<(), CommitError> {
+        let metadata = text(&note.to_string());
         let topics = by_topic(offsets.iter().map(|(partition, offset)| {
             let committed = OffsetCommitRequestPartition::default()
                 .with_partition_index(partition.partition)
                 .with_committed_offset(*offset)
                 .with_committed_leader_epoch(-1)
-                .with_committed_metadata(Some(StrBytes::from_static_str(METADATA)));
+                .with_committed_metadata(Some(metadata.clone()));
             (partition, committed)
         }));
         let topics = topics.into_iter().map(|(name, partitions)| {

@@ -14,7 +14,7 @@ use super::error::KafkaError;
 use super::wire::cluster::{REQUEST_TIMEOUT, topic_name};
 use super::wire::{BrokerConnection, Leader, Room};
 use crate::budget::Charge;
-use crate::config::{Isolation, KafkaConfig};
+use crate::config::KafkaConfig;
 use crate::record::TopicPartition;
 
 /// 12 is the last version that names topics; the later ones know them by id.
@@ -79,7 +79,7 @@ pub(super) async fn fetch(
         .with_max_wait_ms(clamp(limits.wait.as_millis() as usize))
         .with_min_bytes(if limits.wait.is_zero() { 0 } else { 1 })
         .with_max_bytes(clamp(limits.bytes))
-        .with_isolation_level(isolation_level(config))
+        .with_isolation_level(config.isolation.level())
         // No fetch session: each request names all of its partitions.
         .with_session_id(0)
         .with_session_epoch(-1)
@@ -112,12 +112,4 @@ pub(super) async fn fetch(
         }
     }
     Ok((answers, charge))
-}
-
-/// The protocol's number for what is read.
-pub(super) fn isolation_level(config: &KafkaConfig) -> i8 {
-    match config.isolation {
-        Isolation::ReadUncommitted => 0,
-        Isolation::ReadCommitted => 1,
-    }
 }

@@ -5,24 +5,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use kafka_protocol::messages::{BrokerId, ListOffsetsRequest};
 use tokio::time::Instant;
 
 use super::batch::{self, BatchError};
 use super::error::KafkaError;
-use super::fetch::{self, Answer, Limits, Question, isolation_level};
+use super::fetch::{self, Answer, Limits, Question};
+use super::list_offsets;
 use super::poller::Poller;
-use super::wire::cluster::{REQUEST_TIMEOUT, topic_name};
-use super::wire::{Cluster, Leader, Purpose, Room};
+use super::wire::{Cluster, Purpose, Room};
 use crate::budget::{Budget, Charge};
+use crate::config::Isolation;
 use crate::record::{Record, TopicPartition};
 use crate::source::{Fetched, Position, Source, SourceError};
 
-const LIST_OFFSETS: i16 = 7;
-/// Positions that ListOffsets takes in place of a time.
-const LATEST: i64 = -1;
-const EARLIEST: i64 = -2;
 /// What a record costs beside its bytes: its own struct and its headers' list.
 const HELD_PER_RECORD: usize = 160;
 /// What is assumed to be held for each byte received before anything was.
@@ -108,34 +103,12 @@ impl KafkaSource {
         self.update(partition, |state| state.replica = None);
     }
 
-    async fn look_up(&self, partition: &TopicPartition, time: i64) -> Result<i64, SourceError> {
-        let leader = self.cluster.leader(partition).await?;
-        let found = self.list_offsets(partition, leader, time).await;
+    async fn look_up(&self, partition: &TopicPartition, position: Position) -> Result<i64, SourceError> {
+        let found = list_offsets::look_up(&self.cluster, partition, position, self.cluster.config().isolation).await;
         if found.is_err() {
             self.forget(partition);
         }
         found
-    }
-
-    async fn list_offsets(&self, partition: &TopicPartition, leader: Leader, time: i64) -> Result<i64, SourceError> {
-        let asked = ListOffsetsPartition::default()
-            .with_partition_index(partition.partition)
-            .with_current_leader_epoch(leader.epoch)
-            .with_timestamp(time);
-        let topic = ListOffsetsTopic::default().with_name(topic_name(&partition.topic)).with_partitions(vec![asked]);
-        let request = ListOffsetsRequest::default()
-            .with_replica_id(BrokerId(-1))
-            .with_isolation_level(isolation_level(self.cluster.config()))
-            .with_topics(vec![topic]);
-        let connection = self.cluster.broker(leader.node, Purpose::Ask).await?;
-        let response = connection.call(&request, LIST_OFFSETS, REQUEST_TIMEOUT).await?;
-        let found = response.topics.into_iter().next().and_then(|topic| topic.partitions.into_iter().next());
-        let found = found
-            .ok_or_else(|| SourceError::transient("protocol", format!("{partition}: the broker's answer lacks it")))?;
-        match ResponseError::try_from_code(found.error_code) {
-            None => Ok(found.offset),
-            Some(error) => Err(explain(partition, "look up an offset", error)),
-        }
     }
 
     fn decode(&self, partition: &TopicPartition, offset: i64, answer: Answer) -> Result<batch::Decoded, SourceError> {
@@ -183,8 +156,10 @@ impl Source for KafkaSource {
             None => {}
             Some(ResponseError::OffsetOutOfRange) => {
                 self.update(partition, |state| state.replica = None);
-                let (earliest, latest) =
-                    tokio::try_join!(self.look_up(partition, EARLIEST), self.look_up(partition, LATEST))?;
+                let (earliest, latest) = tokio::try_join!(
+                    self.look_up(partition, Position::Earliest),
+                    self.look_up(partition, Position::Latest)
+                )?;
                 return Err(SourceError::OutOfRange { earliest, latest });
             }
             Some(error) => {
@@ -195,7 +170,11 @@ impl Source for KafkaSource {
         let (last_stable_offset, high_watermark) = (answer.last_stable_offset, answer.high_watermark);
         let received = answer.records.len();
         let decoded = self.decode(partition, offset, answer)?;
-        let end = if isolation_level(self.cluster.config()) == 0 { high_watermark } else { last_stable_offset };
+        let end = if self.cluster.config().isolation == Isolation::ReadUncommitted {
+            high_watermark
+        } else {
+            last_stable_offset
+        };
         let held = held(received, &decoded);
         self.update(partition, |state| {
             state.behind = decoded.next > offset && decoded.next < end;
@@ -210,19 +189,11 @@ impl Source for KafkaSource {
     }
 
     async fn offset(&self, partition: &TopicPartition, position: Position) -> Result<i64, SourceError> {
-        let time = match position {
-            Position::Earliest => EARLIEST,
-            Position::Latest => LATEST,
-            // Negative times have other meanings; no record is older than 1970.
-            Position::Timestamp(millis) => millis.max(0),
-        };
-        let found = self.look_up(partition, time).await?;
-        // No record of this time or later: the end.
-        if found < 0 { self.look_up(partition, LATEST).await } else { Ok(found) }
+        self.look_up(partition, position).await
     }
 }
 
-fn explain(partition: &TopicPartition, what: &str, error: ResponseError) -> SourceError {
+pub(super) fn explain(partition: &TopicPartition, what: &str, error: ResponseError) -> SourceError {
     use ResponseError as E;
     let (reason, advice) = match error {
         E::TopicAuthorizationFailed => {

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use super::coordinator::Coordinator;
 use super::error::KafkaError;
 use super::group::GroupAssignment;
 use super::static_assignment::StaticAssignment;
 use super::subscription::Subscription;
 use super::wire::Cluster;
 use crate::assignment::{Assignment, AssignmentError, Change, CommitError};
-use crate::config::{AssignmentChoice, CoreConfig};
+use crate::config::{AssignmentChoice, CoreConfig, KafkaConfig};
 use crate::record::TopicPartition;
 
 /// What `CONNECT_KAFKA_ASSIGNMENT` names.
@@ -27,12 +28,19 @@ impl Membership {
     pub fn new(cluster: Arc<Cluster>, core: &CoreConfig) -> Result<Self, KafkaError> {
         let config = cluster.config();
         let subscription = Subscription::new(&config.topics, core.dead_letters.topic())?;
-        let group = config.group.clone().unwrap_or_else(|| core.name.as_str().to_owned());
-        Ok(match config.assignment {
-            AssignmentChoice::Group => Self::Group(GroupAssignment::new(cluster, &group, subscription)),
-            AssignmentChoice::Static => Self::Static(StaticAssignment::new(cluster, &group, subscription, core.shard)),
+        let group = group_name(config, core);
+        let (assignment, coordinator) = (config.assignment, Coordinator::new(Arc::clone(&cluster), &group));
+        let coordinator = coordinator.in_epoch(core.epoch);
+        Ok(match assignment {
+            AssignmentChoice::Group => Self::Group(GroupAssignment::by(coordinator, subscription)),
+            AssignmentChoice::Static => Self::Static(StaticAssignment::by(coordinator, subscription, core.shard)),
         })
     }
+}
+
+/// The group that offsets are kept under, with or without membership.
+pub fn group_name(kafka: &KafkaConfig, core: &CoreConfig) -> String {
+    kafka.group.clone().unwrap_or_else(|| core.name.as_str().to_owned())
 }
 
 impl Assignment for Membership {

@@ -1,15 +1,19 @@
 //! Everything that speaks to Kafka.
 
 pub mod batch;
+pub mod commit_note;
 pub mod connection;
 pub mod coordinator;
 pub mod dead_letter_topic;
 mod error;
 mod fetch;
 pub mod group;
+pub mod group_members;
 pub mod kafka_source;
+pub mod list_offsets;
 pub mod membership;
 mod poller;
+mod positions;
 pub mod reader;
 pub mod rskafka_source;
 pub mod static_assignment;
@@ -17,6 +21,7 @@ pub mod subscription;
 mod tls;
 pub mod wire;
 
+pub use commit_note::CommitNote;
 pub use connection::Connection;
 pub use dead_letter_topic::KafkaDeadLetterTopic;
 pub use error::KafkaError;

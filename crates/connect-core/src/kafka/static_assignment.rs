@@ -10,11 +10,13 @@ use tracing::{info, warn};
 
 use super::coordinator::{Coordinator, Identity};
 use super::error::KafkaError;
+use super::positions;
 use super::subscription::Subscription;
 use super::wire::{Cluster, TopicMetadata};
 use crate::assignment::{Assignment, AssignmentError, Change, CommitError};
 use crate::config::Shard;
 use crate::record::TopicPartition;
+use crate::settings::Stop;
 use crate::sink::Assigned;
 
 /// How often while something is missing or unreachable.
@@ -40,24 +42,36 @@ pub struct StaticAssignment {
     /// A look-up under way. The caller drops `next` whenever it has something else to do, about once a second; what
     /// takes longer must not start anew each time.
     looking: Option<Looking>,
-    committed: BTreeMap<TopicPartition, i64>,
-    commit_again: Instant,
+    again: CommitAgain,
+    told: bool,
 }
 
 impl StaticAssignment {
     /// Takes every partition of the subscription, or the shard's part of them.
     pub fn new(cluster: Arc<Cluster>, group: &str, subscription: Subscription, shard: Option<Shard>) -> Self {
+        Self::by(Coordinator::new(cluster, group), subscription, shard)
+    }
+
+    /// The same, with offsets kept by this coordinator.
+    pub fn by(coordinator: Coordinator, subscription: Subscription, shard: Option<Shard>) -> Self {
         Self {
-            coordinator: Arc::new(Coordinator::new(Arc::clone(&cluster), group)),
-            cluster,
+            cluster: Arc::clone(coordinator.cluster()),
+            coordinator: Arc::new(coordinator),
             view: View { shard, ..View::default() },
             subscription,
             pending: VecDeque::new(),
             due: Instant::now(),
             looking: None,
-            committed: BTreeMap::new(),
-            commit_again: Instant::now() + COMMIT_AGAIN,
+            again: CommitAgain::every(COMMIT_AGAIN),
+            told: false,
         }
+    }
+
+    /// Commits unchanged offsets again this often, instead of once an hour.
+    #[must_use]
+    pub fn committing_again_every(mut self, interval: Duration) -> Self {
+        self.again = CommitAgain::every(interval);
+        self
     }
 
     fn look(&self) -> Looking {
@@ -65,25 +79,42 @@ impl StaticAssignment {
         let (subscription, mut view) = (self.subscription.clone(), self.view.clone());
         Box::pin(async move {
             let found = subscription.look_up(&cluster).await?;
+            let first = !view.answered;
             let mut changes = view.update(&found, subscription.names());
             for change in &mut changes {
                 let Change::Assigned(assigned) = change else { continue };
-                let partitions: Vec<_> = assigned.iter().map(|assigned| assigned.partition.clone()).collect();
-                if partitions.is_empty() {
-                    continue;
-                }
-                let committed = coordinator.committed(&partitions).await?;
-                for assigned in assigned {
-                    assigned.committed = committed.get(&assigned.partition).copied();
+                if !assigned.is_empty() {
+                    let identity = Identity::none();
+                    positions::find(&coordinator, &identity, &subscription, |_| !first, assigned).await?;
                 }
             }
             Ok((view, changes))
         })
     }
 
-    fn commit_again(&mut self) {
-        self.commit_again = Instant::now() + COMMIT_AGAIN;
-        let offsets: Vec<_> = self.committed.iter().map(|(partition, offset)| (partition.clone(), *offset)).collect();
+    /// A look found this.
+    fn take_note(&mut self, view: View, changes: Vec<Change>) {
+        for change in &changes {
+            match change {
+                Change::Assigned(assigned) => {
+                    let known = assigned.iter().filter_map(|one| Some((one.partition.clone(), one.committed?)));
+                    self.again.know(known);
+                }
+                Change::Lost(partitions) => self.again.forget(partitions),
+                Change::Revoked { .. } | Change::NothingLeft => {}
+            }
+        }
+        self.pending.extend(changes);
+        // A shard that has none of the partitions has nothing to read to the end.
+        let ends = self.cluster.config().stop == Stop::End;
+        if ends && !self.told && view.is_nothing_ours() {
+            self.told = true;
+            self.pending.push_back(Change::NothingLeft);
+        }
+        self.view = view;
+    }
+
+    fn commit_again(&mut self, offsets: Vec<(TopicPartition, i64)>) {
         let coordinator = Arc::clone(&self.coordinator);
         tokio::spawn(async move {
             if let Err(error) = coordinator.commit(&Identity::none(), &offsets).await {
@@ -108,8 +139,7 @@ impl Assignment for StaticAssignment {
             self.looking = None;
             match found {
                 Ok((view, changes)) => {
-                    self.view = view;
-                    self.pending.extend(changes);
+                    self.take_note(view, changes);
                     self.due = Instant::now()
                         + if self.view.is_complete() { self.cluster.config().topics_refresh } else { POLL_SOON };
                 }
@@ -119,21 +149,52 @@ impl Assignment for StaticAssignment {
                 }
                 Err(error) => return Err(error.into()),
             }
-            if self.commit_again <= Instant::now() {
-                self.commit_again();
+            if let Some(offsets) = self.again.due() {
+                self.commit_again(offsets);
             }
         }
     }
 
     async fn commit(&mut self, offsets: &[(TopicPartition, i64)]) -> Result<(), CommitError> {
         self.coordinator.commit(&Identity::none(), offsets).await?;
-        self.committed.extend(offsets.iter().cloned());
+        self.again.know(offsets.iter().cloned());
         Ok(())
     }
 
     async fn released(&mut self, _partitions: &[TopicPartition]) {}
 
     async fn leave(&mut self) {}
+}
+
+/// The offsets that Kafka holds, and when they are to be committed again.
+struct CommitAgain {
+    interval: Duration,
+    due: Instant,
+    offsets: BTreeMap<TopicPartition, i64>,
+}
+
+impl CommitAgain {
+    fn every(interval: Duration) -> Self {
+        Self { interval, due: Instant::now() + interval, offsets: BTreeMap::new() }
+    }
+
+    /// Kafka holds these.
+    fn know(&mut self, offsets: impl IntoIterator<Item = (TopicPartition, i64)>) {
+        self.offsets.extend(offsets);
+    }
+
+    fn forget(&mut self, partitions: &[TopicPartition]) {
+        self.offsets.retain(|partition, _| !partitions.contains(partition));
+    }
+
+    /// All of them, once an interval.
+    fn due(&mut self) -> Option<Vec<(TopicPartition, i64)>> {
+        if Instant::now() < self.due {
+            return None;
+        }
+        self.due = Instant::now() + self.interval;
+        Some(self.offsets.iter().map(|(partition, offset)| (partition.clone(), *offset)).collect())
+    }
 }
 
 /// What is known of the topics.
@@ -179,7 +240,7 @@ impl View {
             for number in &now.partitions {
                 let partition = TopicPartition::new(Arc::clone(name), *number);
                 if is_ours(shard, &partition) && topic.partitions.insert(*number) {
-                    gained.push(Assigned { partition, topic_id: now.id, committed: None });
+                    gained.push(Assigned { topic_id: now.id, ..Assigned::new(partition) });
                 }
             }
         }
@@ -193,6 +254,11 @@ impl View {
         }
         self.answered = true;
         changes
+    }
+
+    fn is_nothing_ours(&self) -> bool {
+        let nothing = |topic: &Topic| topic.absences == 0 && topic.partitions.is_empty();
+        !self.topics.is_empty() && self.topics.values().all(nothing)
     }
 
     fn is_complete(&self) -> bool {
@@ -270,6 +336,23 @@ mod tests {
         let changes = view.update(&found(&[("a", 92)]), &names);
         assert_eq!(changes[0], Change::Lost(vec![TopicPartition::new("a", 0)]));
         assert_eq!(gained(&changes[1]), ["a-0", "a-1"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unchanged_offsets_are_due_again_each_hour() {
+        let (orders, clicks) = (TopicPartition::new("orders", 0), TopicPartition::new("clicks", 0));
+        let mut again = CommitAgain::every(COMMIT_AGAIN);
+        again.know([(orders.clone(), 5), (clicks.clone(), 9)]);
+        again.know([(orders.clone(), 7)]);
+        again.forget(&[clicks]);
+        let minutes = |minutes: u64| tokio::time::advance(Duration::from_secs(60 * minutes));
+        minutes(59).await;
+        assert_eq!(again.due(), None);
+        minutes(1).await;
+        assert_eq!(again.due(), Some(vec![(orders.clone(), 7)]));
+        assert_eq!(again.due(), None);
+        minutes(60).await;
+        assert_eq!(again.due(), Some(vec![(orders, 7)]), "and again");
     }
 
     #[test]

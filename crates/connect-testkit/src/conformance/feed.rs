@@ -242,7 +242,7 @@ fn settle<Op>(atomic: bool, batch: &mut Batch<Op>, outcome: Outcome, settled: &m
 
 /// The partition of the checks.
 pub(super) fn assigned() -> Assigned {
-    Assigned { partition: TopicPartition::new("conformance", 0), topic_id: Some([7; 16]), committed: None }
+    Assigned { topic_id: Some([7; 16]), ..Assigned::new(TopicPartition::new("conformance", 0)) }
 }
 
 fn end_of(records: &[Record]) -> Option<i64> {

@@ -125,7 +125,7 @@ where
 /// # Errors
 /// [`SinkError::Fatal`] with what the connector says.
 pub async fn start<C: Connector>(config: C::Config, place: &Place) -> Result<C::Sink, SinkError> {
-    let context = Context { name: place.name.clone(), topics: Vec::new(), settings: Settings::default() };
+    let context = Context { name: place.name.clone(), epoch: 0, topics: Vec::new(), settings: Settings::default() };
     C::sink(config, context).await.map_err(SinkError::fatal)
 }
 

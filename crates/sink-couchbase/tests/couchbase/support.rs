@@ -108,7 +108,7 @@ pub async fn until(condition: impl Fn() -> bool) {
 
 pub async fn take_up(sink: &CouchbaseSink, topic_id: u8) {
     let partition = TopicPartition::new("t", 0);
-    sink.resume(&Assigned { partition, topic_id: Some([topic_id; 16]), committed: None }).await.unwrap();
+    sink.resume(&Assigned { topic_id: Some([topic_id; 16]), ..Assigned::new(partition) }).await.unwrap();
 }
 
 /// The body of a live document of the default collection.

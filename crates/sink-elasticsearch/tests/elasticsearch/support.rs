@@ -76,7 +76,7 @@ pub fn unique(prefix: &str) -> String {
 
 /// What the framework tells a sink.
 pub fn context(name: &str) -> Context {
-    Context { name: name.to_owned(), topics: vec!["test".to_owned()], settings: Settings::default() }
+    Context { name: name.to_owned(), epoch: 0, topics: vec!["test".to_owned()], settings: Settings::default() }
 }
 
 /// A sink with these settings, given without `CONNECT_ELASTICSEARCH_`.

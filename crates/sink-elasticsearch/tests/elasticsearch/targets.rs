@@ -131,9 +131,8 @@ async fn a_topic_made_anew_is_refused() {
     let server = elasticsearch_9().await;
     let (index, topics) = (unique("life"), unique("topics"));
     let assigned = |life: u8| connect_core::Assigned {
-        partition: connect_core::TopicPartition::new("test", 0),
         topic_id: Some([life; 16]),
-        committed: None,
+        ..connect_core::Assigned::new(connect_core::TopicPartition::new("test", 0))
     };
     let by_offset = sink(&server.url, &[("INDEX", &index), ("TOPICS_INDEX", &topics)]);
     for life in [1, 1] {

@@ -81,6 +81,10 @@ async fn each_slot_has_a_guard_of_its_own() {
     assert_eq!(rejection(&write(&sink, 1_101, &records[..1]).await).0, 0, "it is not forgotten");
     assert_eq!(write(&sink, 1_102, &records[1..2]).await, Outcome::written(), "behind the dead letter");
     assert_eq!(cluster.ask(&["LRANGE", "{k6}b", "0", "-1"]), "y");
+    // After a reset no slot takes what is read again for late.
+    sink.set_stored(&assigned(None), 0).await.unwrap();
+    let again: Vec<Record> = (0..1_000).map(|i| record(i, &format!("again{i}"), "x")).collect();
+    assert_eq!(write(&sink, 0, &again).await, Outcome::written());
 }
 
 #[tokio::test]

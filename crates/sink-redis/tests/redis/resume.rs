@@ -116,3 +116,30 @@ async fn what_is_no_offset_is_not_touched() {
     fatal(sink.write(&batch(&sink, Some(0), 0, &[record(0, "a", "1")])).await);
     assert_eq!(server.stored().await, "soon");
 }
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_reset_replaces_what_is_stored_and_a_look_changes_nothing() {
+    let server = Server::start().await;
+    let sink = server.sink();
+    assert_eq!(sink.stored(&assigned(None)).await, Ok(Resume::Empty));
+    assert_eq!(server.ask("DBSIZE").await, "0", "a look makes nothing");
+    start(&sink).await;
+    write(&sink, 0, &[record(0, "a", "1"), record(1, "a", "2")]).await;
+    assert_eq!(sink.stored(&assigned(None)).await, Ok(Resume::At(2)));
+    sink.set_stored(&assigned(None), 1).await.unwrap();
+    assert_eq!(server.sink().resume(&assigned(Some(2))).await, Ok(Resume::At(1)));
+
+    // The way out of a topic that was made anew, and of offsets that are gone.
+    let life = |id: u8| Assigned { topic_id: Some([id; 16]), ..assigned(Some(2)) };
+    sink.set_stored(&life(1), 1).await.unwrap();
+    fatal(server.sink().stored(&life(2)).await);
+    sink.set_stored(&life(2), 0).await.unwrap();
+    assert_eq!(server.sink().resume(&life(2)).await, Ok(Resume::At(0)));
+    server.ask("DEL connect:offsets:test").await;
+    let counting = server.sink_with(&[("CONNECT_REDIS_COMMAND", "incrby")]);
+    counting.set_stored(&life(2), 7).await.unwrap();
+    assert_eq!(counting.resume(&life(2)).await, Ok(Resume::At(7)));
+    // But not into the offsets of another connector.
+    fatal(sink.set_stored(&life(2), 0).await);
+}

@@ -118,7 +118,7 @@ pub fn partition() -> TopicPartition {
 
 /// What a core that has just got the partition tells.
 pub fn assigned(committed: Option<i64>) -> Assigned {
-    Assigned { partition: partition(), topic_id: None, committed }
+    Assigned { committed, ..Assigned::new(partition()) }
 }
 
 /// The records from `first` to the last one's successor.

@@ -202,6 +202,16 @@ share.coordinator.state.topic.min.isr={in_sync}
     }
 }
 
+/// A command that runs one of Kafka's own tools, of the version that the tests use.
+///
+/// # Errors
+/// Java or the jars aren't there and can't be had.
+pub fn tool(class: &str) -> Result<Command> {
+    let mut command = java(&jars(&default_version())?, "256m", Lifetime::Owned);
+    command.args(["-XX:TieredStopAtLevel=1", class]);
+    Ok(command)
+}
+
 fn default_version() -> String {
     let [.., newest] = VERSIONS;
     std::env::var(VERSION_VARIABLE).unwrap_or_else(|_| newest.to_owned())

@@ -20,8 +20,8 @@ use super::member::{End, Member, Order, RETRY, TOPICS_SOON};
 use super::{protocol, sticky};
 use crate::kafka::coordinator::text;
 use crate::kafka::error::KafkaError;
+use crate::kafka::wire::Purpose;
 use crate::kafka::wire::cluster::REQUEST_TIMEOUT;
-use crate::kafka::wire::{Purpose, TopicMetadata};
 use crate::record::TopicPartition;
 
 const JOIN_GROUP: i16 = 9;
@@ -223,7 +223,7 @@ impl Classic<'_> {
     async fn partitions(&self, names: &BTreeSet<String>) -> Result<Partitions, KafkaError> {
         let names: Vec<Arc<str>> = names.iter().map(|name| name.as_str().into()).collect();
         let topics = self.member.cluster.topics(Some(&names)).await?;
-        Ok(topics.into_iter().map(|topic| (topic.name.to_string(), numbered(&topic))).collect())
+        Ok(topics.into_iter().map(|topic| (topic.name.to_string(), topic.all().into_iter().collect())).collect())
     }
 
     /// The topics that we read: the listed ones whether they exist or not, those of a pattern as they are now. What was made anew
@@ -365,8 +365,4 @@ impl Classic<'_> {
             debug!("not left properly: {error}");
         }
     }
-}
-
-fn numbered(topic: &TopicMetadata) -> BTreeSet<TopicPartition> {
-    topic.partitions.iter().map(|number| TopicPartition::new(Arc::clone(&topic.name), *number)).collect()
 }

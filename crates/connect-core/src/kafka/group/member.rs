@@ -13,6 +13,7 @@ use crate::assignment::{AssignmentError, Change, CommitError};
 use crate::config::GroupProtocol;
 use crate::kafka::coordinator::{Coordinator, Identity};
 use crate::kafka::error::KafkaError;
+use crate::kafka::positions;
 use crate::kafka::subscription::Subscription;
 use crate::kafka::wire::{Cluster, TopicMetadata};
 use crate::record::TopicPartition;
@@ -51,6 +52,11 @@ impl Shared {
 
     fn state(&self) -> std::sync::MutexGuard<'_, SharedState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nothing is ours, not even what is being given up.
+    pub fn owns_nothing(&self) -> bool {
+        self.state().owned.is_empty()
     }
 
     pub fn identity(&self) -> Identity {
@@ -104,6 +110,8 @@ pub(super) struct Member {
     ids: BTreeMap<Arc<str>, [u8; 16]>,
     /// Listed topics that do not exist, as last told.
     missing: Vec<Arc<str>>,
+    /// The partitions that were there at our first look: the others have appeared since.
+    first: Option<BTreeSet<TopicPartition>>,
     /// When the coordinator last counted us as alive.
     pub alive: Instant,
 }
@@ -134,6 +142,7 @@ impl Member {
             announced: false,
             ids: BTreeMap::new(),
             missing: Vec::new(),
+            first: None,
             alive: Instant::now(),
         }
     }
@@ -195,15 +204,16 @@ impl Member {
             return Ok(());
         }
         let partitions: Vec<TopicPartition> = self.arriving.iter().cloned().collect();
-        let committed = self.shared.coordinator.committed(&partitions).await?;
         let topics = self.topics_of(&partitions).await?;
         self.ids.extend(topics.iter().filter_map(|topic| Some((Arc::clone(&topic.name), topic.id?))));
         let assigned = partitions.iter().map(|partition| Assigned {
-            partition: partition.clone(),
             topic_id: topics.iter().find(|topic| topic.name == partition.topic).and_then(|topic| topic.id),
-            committed: committed.get(partition).copied(),
+            ..Assigned::new(partition.clone())
         });
-        let assigned: Vec<_> = assigned.collect();
+        let mut assigned: Vec<_> = assigned.collect();
+        let appeared = |partition: &TopicPartition| self.first.as_ref().is_some_and(|first| !first.contains(partition));
+        let (identity, coordinator) = (self.shared.identity(), &self.shared.coordinator);
+        positions::find(coordinator, &identity, &self.subscription, appeared, &mut assigned).await?;
         self.arriving.clear();
         self.owned.extend(partitions);
         self.shared.state().owned.clone_from(&self.owned);
@@ -219,6 +229,7 @@ impl Member {
 
     /// Tells which listed topics do not exist, once for as long as it stays so; says whether there are any.
     pub fn tell_missing(&mut self, found: &BTreeMap<Arc<str>, TopicMetadata>) -> bool {
+        self.first.get_or_insert_with(|| found.values().flat_map(TopicMetadata::all).collect());
         let listed = self.subscription.names().iter();
         let missing: Vec<Arc<str>> = listed.filter(|name| !found.contains_key(*name)).cloned().collect();
         if missing != self.missing && !missing.is_empty() {

@@ -5,6 +5,7 @@
 
 mod classic;
 mod consumer;
+mod idle;
 mod member;
 mod protocol;
 mod sticky;
@@ -20,6 +21,8 @@ use super::subscription::Subscription;
 use super::wire::Cluster;
 use crate::assignment::{Assignment, AssignmentError, Change, CommitError};
 use crate::record::TopicPartition;
+use crate::settings::Stop;
+use idle::Idle;
 use member::{Member, Order, Shared};
 
 /// Changes that wait to be heard. A rebalance brings two at most, so this many are never missed by a living process.
@@ -33,6 +36,9 @@ pub struct GroupAssignment {
     changes: mpsc::Receiver<Result<Change, AssignmentError>>,
     orders: mpsc::Sender<Order>,
     shared: Arc<Shared>,
+    /// With `CONNECT_KAFKA_STOP=end`, once the group has told us what is ours.
+    idle: Option<Idle>,
+    told: bool,
     /// The member, as long as nobody has asked for changes.
     waiting: Option<(Member, mpsc::Receiver<Order>)>,
     task: Option<tokio::task::JoinHandle<()>>,
@@ -42,12 +48,19 @@ impl GroupAssignment {
     /// Joins when it is first asked for changes: a process that can't use its store yet must not take partitions from those
     /// that can.
     pub fn new(cluster: Arc<Cluster>, group: &str, subscription: Subscription) -> Self {
+        Self::by(Coordinator::new(cluster, group), subscription)
+    }
+
+    /// The same in the coordinator's group.
+    pub fn by(coordinator: Coordinator, subscription: Subscription) -> Self {
         let (changes, heard) = mpsc::channel(CHANGES);
         let (orders, given) = mpsc::channel(ORDERS);
-        let coordinator = Coordinator::new(Arc::clone(&cluster), group);
+        let cluster = Arc::clone(coordinator.cluster());
         let shared = Arc::new(Shared::new(coordinator, cluster.config().instance_id.clone()));
+        let idle = cluster.config().stop == Stop::End;
+        let idle = idle.then(|| Idle::new(Arc::clone(&shared), subscription.clone()));
         let member = Member::new(cluster, Arc::clone(&shared), subscription, changes);
-        Self { changes: heard, orders, shared, waiting: Some((member, given)), task: None }
+        Self { changes: heard, orders, shared, idle, told: false, waiting: Some((member, given)), task: None }
     }
 }
 
@@ -56,8 +69,21 @@ impl Assignment for GroupAssignment {
         if let Some((member, orders)) = self.waiting.take() {
             self.task = Some(tokio::spawn(member.run(orders)));
         }
-        let ended = || Err(AssignmentError("the group's membership ended".to_owned()));
-        self.changes.recv().await.unwrap_or_else(ended)
+        let waits = self.told && self.shared.owns_nothing();
+        let nothing_left = async {
+            match self.idle.as_mut().filter(|_| waits) {
+                Some(idle) => idle.nothing_left().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            change = self.changes.recv() => {
+                self.told = true;
+                change.unwrap_or_else(|| Err(AssignmentError("the group's membership ended".to_owned())))
+            }
+            () = nothing_left => Ok(Change::NothingLeft),
+        }
     }
 
     async fn commit(&mut self, offsets: &[(TopicPartition, i64)]) -> Result<(), CommitError> {

@@ -59,6 +59,13 @@ pub struct TopicMetadata {
     pub partitions: Vec<i32>,
 }
 
+impl TopicMetadata {
+    /// Its partitions, in order.
+    pub fn all(&self) -> Vec<TopicPartition> {
+        self.partitions.iter().map(|number| TopicPartition::new(Arc::clone(&self.name), *number)).collect()
+    }
+}
+
 type Slot = Arc<AsyncMutex<Option<Arc<BrokerConnection>>>>;
 
 /// Connections are made when first needed, shared, and made again after they broke.
