@@ -155,8 +155,10 @@ fn said(text: &str) -> String {
     format!("Redis said: {}", code(text))
 }
 
-/// The start of what Redis said: enough to search for, too short to hold a record.
+/// The start of what Redis said: enough to search for, and without the arguments that it quotes of a command it does not
+/// know, for those are a record's.
 pub fn code(text: &str) -> &str {
+    let text = text.split(", with args beginning with").next().unwrap_or_default();
     let end = text.char_indices().nth(120).map_or(text.len(), |(at, _)| at);
     &text[..end]
 }
@@ -233,5 +235,12 @@ mod tests {
     fn a_long_text_is_cut() {
         let text = "é".repeat(500);
         assert_eq!(code(&text).chars().count(), 120);
+    }
+
+    #[test]
+    fn what_redis_quotes_of_a_record_is_not_shown() {
+        let text = "ERR unknown command 'JSON.SET', with args beginning with: 'user:1' '$' '{\"name\":\"Ada\"}' ";
+        assert_eq!(code(text), "ERR unknown command 'JSON.SET'");
+        assert!(!call(text).to_string().contains("Ada"));
     }
 }
