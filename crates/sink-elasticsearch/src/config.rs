@@ -3,9 +3,8 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use connect_core::config::{ByteSize, FilePath, List, SecretString, Setting};
+use connect_core::config::{ByteSize, FilePath, HttpUrl, List, SecretString, Setting};
 use connect_core::{Template, section, words};
-use elasticsearch::http::Url;
 
 /// What a record with a value does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,34 +89,6 @@ impl Setting for Guard {
             _ if text.starts_with('_') => Err("a field's name must not begin with an underscore".to_owned()),
             _ => Ok(Self(Some(text.to_owned()))),
         }
-    }
-}
-
-/// The address of a node, a load balancer or a proxy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpUrl(pub Url);
-
-impl Setting for HttpUrl {
-    fn expected() -> String {
-        "a URL such as `https://es-0:9200`".to_owned()
-    }
-
-    fn parse(text: &str) -> Result<Self, String> {
-        let url = Url::parse(text).map_err(|error| error.to_string())?;
-        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-            return Err("it must begin with http:// or https:// and a host".to_owned());
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err("it holds credentials: set CONNECT_ELASTICSEARCH_USERNAME and _PASSWORD instead".to_owned());
-        }
-        if url.query().is_some() || url.fragment().is_some() {
-            return Err("it must end with the host, the port or a path".to_owned());
-        }
-        Ok(Self(url))
-    }
-
-    fn show(text: &str) -> String {
-        connect_core::config::hide_credentials(text)
     }
 }
 

@@ -12,6 +12,6 @@ pub mod state;
 
 pub use couchbase::{Couchbase, CouchbaseOptions};
 pub use elasticsearch::{Elasticsearch, ElasticsearchOptions};
-pub use kafka::{Kafka, KafkaOptions};
+pub use kafka::{Kafka, KafkaOptions, Listener};
 pub use opensearch::OpenSearch;
 pub use redis::{Redis, RedisOptions, Tls, cluster::RedisCluster};

@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use chrono::{DateTime, NaiveDate};
 use secrecy::SecretString;
 
-use super::{FilePath, HostPort, List, Setting};
+use super::{FilePath, HostPort, HttpUrl, List, Setting};
 use crate::settings::{OutOfRange, Start, Stop};
 use crate::{section, words};
 
@@ -54,12 +54,18 @@ section! {
         pub security: Security = "plaintext",
         /// How the user proves who he is. Required with `sasl_plaintext` and `sasl_tls`.
         pub sasl_mechanism: Option<SaslMechanism>,
-        /// Name of the user. Required with `sasl_plaintext` and `sasl_tls`, but not with `oauthbearer`.
+        /// Name of the user; the client id where tokens come from `sasl_token_url`. Required with `sasl_plaintext` and
+        /// `sasl_tls`, but not with `sasl_token_file`.
         pub sasl_username: Option<String>,
-        /// Password of the user. Required with `sasl_plaintext` and `sasl_tls`, but not with `oauthbearer`.
+        /// Password of the user; the client secret where tokens come from `sasl_token_url`. Required as the username is.
         pub sasl_password: Option<SecretString>,
         /// File with the token for `oauthbearer`, read again for each connection.
         pub sasl_token_file: Option<FilePath>,
+        /// Token endpoint of an identity provider that gives tokens for `oauthbearer` in exchange for the username and the
+        /// password (client credentials). Trusted are the system's authorities and those of `ca_file`.
+        pub sasl_token_url: Option<HttpUrl>,
+        /// What the token from `sasl_token_url` is for, where the provider wants to know.
+        pub sasl_scope: Option<String>,
         /// PEM file of the authorities to trust. Not set: those of the system.
         pub ca_file: Option<FilePath>,
         /// PEM file of the client's certificate and what leads to its authority, for mutual TLS.
@@ -82,17 +88,21 @@ section! {
     rule (security, sasl_mechanism) {
         (security.sasl() != sasl_mechanism.is_some()).then(|| security.belongs_to_sasl())
     }
-    rule (security, sasl_mechanism, sasl_username) {
-        let needed = security.sasl() && *sasl_mechanism != Some(SaslMechanism::OauthBearer);
+    rule (security, sasl_token_file, sasl_username) {
+        let needed = security.sasl() && sasl_token_file.is_none();
         (needed != sasl_username.is_some()).then(|| security.belongs_to_sasl())
     }
-    rule (security, sasl_mechanism, sasl_password) {
-        let needed = security.sasl() && *sasl_mechanism != Some(SaslMechanism::OauthBearer);
+    rule (security, sasl_token_file, sasl_password) {
+        let needed = security.sasl() && sasl_token_file.is_none();
         (needed != sasl_password.is_some()).then(|| security.belongs_to_sasl())
     }
-    rule (sasl_mechanism, sasl_token_file) {
-        let needed = *sasl_mechanism == Some(SaslMechanism::OauthBearer);
-        (needed != sasl_token_file.is_some()).then(|| "a token file and `oauthbearer` belong together".to_owned())
+    rule (sasl_mechanism, sasl_token_file, sasl_token_url) {
+        let given = usize::from(sasl_token_file.is_some()) + usize::from(sasl_token_url.is_some());
+        let needed = usize::from(*sasl_mechanism == Some(SaslMechanism::OauthBearer));
+        (given != needed).then(|| "`oauthbearer` needs one of the two, nothing else takes any".to_owned())
+    }
+    rule (sasl_token_url, sasl_scope) {
+        (sasl_scope.is_some() && sasl_token_url.is_none()).then(|| "a scope is for a token's URL".to_owned())
     }
     rule (security, ca_file) {
         (ca_file.is_some() && !security.tls()).then(|| "certificates are for `tls` and `sasl_tls`".to_owned())
@@ -193,7 +203,7 @@ impl Security {
 
     fn belongs_to_sasl(self) -> String {
         if self.sasl() {
-            "a mechanism, a username and a password are required with it".to_owned()
+            "a mechanism, a username and a password are required with it, or a token's file".to_owned()
         } else {
             "users log in with `sasl_plaintext` and `sasl_tls` only".to_owned()
         }

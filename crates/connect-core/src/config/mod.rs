@@ -22,7 +22,7 @@ pub use self::kafka::{
 pub use self::layers::{Layers, Origin};
 pub use self::problems::Problems;
 pub use self::section::{Reader, Section, Variable};
-pub use self::setting::{FilePath, HostPort, List, Setting, from_str, hide_credentials, word};
+pub use self::setting::{FilePath, HostPort, HttpUrl, List, Setting, from_str, hide_credentials, word};
 pub use bytesize::ByteSize;
 pub use secrecy::{ExposeSecret, SecretString};
 

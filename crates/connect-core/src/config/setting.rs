@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use reqwest::Url;
 use secrecy::SecretString;
 
 /// A value that a variable can hold.
@@ -148,6 +149,34 @@ impl Setting for FilePath {
         let path = PathBuf::from(text);
         let file = std::fs::File::open(&path).and_then(|file| file.metadata()).map_err(|error| error.to_string())?;
         if file.is_dir() { Err("it is a directory".to_owned()) } else { Ok(Self(path)) }
+    }
+}
+
+/// The address of a server that speaks HTTP. Credentials do not belong into it: they have variables of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpUrl(pub Url);
+
+impl Setting for HttpUrl {
+    fn expected() -> String {
+        "a URL such as `https://host:9200`".to_owned()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let url = Url::parse(text).map_err(|error| error.to_string())?;
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+            return Err("it must begin with http:// or https:// and a host".to_owned());
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("it holds credentials: they have variables of their own".to_owned());
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err("it must end with the host, the port or a path".to_owned());
+        }
+        Ok(Self(url))
+    }
+
+    fn show(text: &str) -> String {
+        hide_credentials(text)
     }
 }
 

@@ -12,6 +12,7 @@ use secrecy::ExposeSecret;
 
 use super::error::KafkaError;
 use super::tls;
+use super::token::Tokens;
 use crate::config::{KafkaConfig, SaslMechanism};
 
 /// How long one request may take, connecting and rskafka's own retries included.
@@ -23,13 +24,14 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// time-out or a failure to connect the whole client is dropped, and the next call starts from `CONNECT_KAFKA_BROKERS`.
 pub struct Connection {
     config: KafkaConfig,
+    tokens: Arc<Tokens>,
     client: Mutex<Option<Arc<Client>>>,
 }
 
 impl Connection {
     /// Takes the settings; connects on first use.
     pub fn new(config: KafkaConfig) -> Arc<Self> {
-        Arc::new(Self { config, client: Mutex::new(None) })
+        Arc::new(Self { config, tokens: Arc::default(), client: Mutex::new(None) })
     }
 
     /// The settings.
@@ -150,44 +152,41 @@ impl Connection {
             builder = builder.tls_config(tls::client_config(config)?);
         }
         if config.security.sasl() {
-            builder = builder.sasl_config(sasl_config(config)?);
+            builder = builder.sasl_config(sasl_config(config, &self.tokens)?);
         }
         Ok(builder)
     }
 }
 
-fn sasl_config(config: &KafkaConfig) -> Result<SaslConfig, KafkaError> {
-    if let (Some(SaslMechanism::OauthBearer), Some(file)) = (config.sasl_mechanism, &config.sasl_token_file) {
-        let file = file.to_path_buf();
+fn sasl_config(config: &KafkaConfig, tokens: &Arc<Tokens>) -> Result<SaslConfig, KafkaError> {
+    if config.sasl_mechanism == Some(SaslMechanism::OauthBearer) {
+        let (tokens, config) = (Arc::clone(tokens), config.clone());
         return Ok(SaslConfig::Oauthbearer(OauthBearerCredentials {
-            // Read on each login: a token that was rotated on disk counts from the next connection on.
+            // Asked for on each login.
             callback: Arc::new(move || {
-                let file = file.clone();
-                Box::pin(async move { Ok(tokio::fs::read_to_string(file).await?.trim().to_owned()) })
+                let (tokens, config) = (Arc::clone(&tokens), config.clone());
+                Box::pin(async move { Ok(tokens.get(&config).await?.expose_secret().to_owned()) })
             }),
             authz_id: None,
             bearer_kvs: Vec::new(),
         }));
     }
-    let (Some(mechanism), Some(username), Some(password)) =
-        (config.sasl_mechanism, &config.sasl_username, &config.sasl_password)
-    else {
-        return Err(KafkaError::fatal(
+    let missing = || {
+        KafkaError::fatal(
             "CONNECT_KAFKA_SECURITY asks for SASL: set CONNECT_KAFKA_SASL_MECHANISM, CONNECT_KAFKA_SASL_USERNAME and \
              CONNECT_KAFKA_SASL_PASSWORD",
-        ));
+        )
+    };
+    let (Some(username), Some(password)) = (&config.sasl_username, &config.sasl_password) else {
+        return Err(missing());
     };
     let credentials = Credentials::new(username.clone(), password.expose_secret().to_owned());
-    Ok(match mechanism {
-        SaslMechanism::Plain => SaslConfig::Plain(credentials),
-        SaslMechanism::ScramSha256 => SaslConfig::ScramSha256(credentials),
-        SaslMechanism::ScramSha512 => SaslConfig::ScramSha512(credentials),
-        SaslMechanism::OauthBearer => {
-            return Err(KafkaError::fatal(
-                "CONNECT_KAFKA_SASL_MECHANISM=oauthbearer needs CONNECT_KAFKA_SASL_TOKEN_FILE",
-            ));
-        }
-    })
+    match config.sasl_mechanism {
+        Some(SaslMechanism::Plain) => Ok(SaslConfig::Plain(credentials)),
+        Some(SaslMechanism::ScramSha256) => Ok(SaslConfig::ScramSha256(credentials)),
+        Some(SaslMechanism::ScramSha512) => Ok(SaslConfig::ScramSha512(credentials)),
+        Some(SaslMechanism::OauthBearer) | None => Err(missing()),
+    }
 }
 
 /// Why a call of rskafka did not succeed.

@@ -19,6 +19,7 @@ pub mod rskafka_source;
 pub mod static_assignment;
 pub mod subscription;
 mod tls;
+mod token;
 pub mod wire;
 
 pub use commit_note::CommitNote;

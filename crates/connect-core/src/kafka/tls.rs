@@ -35,6 +35,19 @@ pub(super) fn client_config(config: &KafkaConfig) -> Result<Arc<ClientConfig>, K
     Ok(Arc::new(config))
 }
 
+/// For the provider of tokens, which may be a public one beside brokers with an authority of their own: both are trusted.
+pub(super) fn provider_config(config: &KafkaConfig) -> Result<ClientConfig, KafkaError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(ca_file) = &config.ca_file {
+        roots.add_parsable_certificates(certificates("CONNECT_KAFKA_CA_FILE", ca_file)?);
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| KafkaError::fatal(format!("TLS cannot be set up: {error}")))?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
 fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, KafkaError> {
     let mut roots = RootCertStore::empty();
     let Some(ca_file) = ca_file else {

@@ -37,6 +37,21 @@ pub struct KafkaOptions {
     pub directory: Option<PathBuf>,
     /// More lines for `server.properties`; they win over ours.
     pub properties: Vec<String>,
+    /// Listeners beside the plain one, each on a free port.
+    pub listeners: Vec<Listener>,
+    /// Users that may log in by SCRAM, as `kafka-storage format --add-scram` takes them.
+    pub scram_users: Vec<String>,
+}
+
+/// A listener with a security of its own.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Its name, in capitals.
+    pub name: &'static str,
+    /// `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
+    pub protocol: &'static str,
+    /// Its properties, without `listener.name.….` in front.
+    pub properties: Vec<String>,
 }
 
 /// Kafka as a [`Service`].
@@ -48,6 +63,8 @@ pub struct KafkaService {
     /// Which of them this one is.
     this: usize,
     properties: Vec<String>,
+    listeners: Vec<(Listener, u16)>,
+    scram_users: Vec<String>,
 }
 
 /// Where a node of a cluster listens.
@@ -73,12 +90,18 @@ impl Kafka {
             nodes: vec![node],
             this: 0,
             properties: options.properties,
+            listeners: options
+                .listeners
+                .into_iter()
+                .map(|listener| Ok((listener, ports::free()?)))
+                .collect::<Result<_>>()?,
+            scram_users: options.scram_users,
         };
         Self::launch(service, options.directory, lifetime).await
     }
 
     /// Starts a cluster of three nodes, of which any two are enough: everything is on all three, and acknowledged when two
-    /// have it. Port and directory of the options are not used.
+    /// have it. Port, directory, listeners and users of the options are not used.
     ///
     /// # Errors
     /// As for [`Kafka::start`].
@@ -88,7 +111,9 @@ impl Kafka {
         let nodes = vec![node()?, node()?, node()?];
         let launch = |this| {
             let (jars, nodes, properties) = (jars.clone(), nodes.clone(), options.properties.clone());
-            Self::launch(KafkaService { jars, nodes, this, properties }, None, Lifetime::Owned)
+            let service =
+                KafkaService { jars, nodes, this, properties, listeners: Vec::new(), scram_users: Vec::new() };
+            Self::launch(service, None, Lifetime::Owned)
         };
         // Side by side: no node answers before two are there.
         Ok(tokio::try_join!(launch(0), launch(1), launch(2))?.into())
@@ -109,6 +134,15 @@ impl Kafka {
         tool.args(["--bootstrap-server", &self.service.address(), "--describe", "--under-replicated-partitions"]);
         let output = tool.output().await.context("can't run java")?;
         Ok(output.status.success() && output.stdout.trim_ascii().is_empty())
+    }
+
+    /// The address of one of its other listeners.
+    ///
+    /// # Errors
+    /// It has none of that name.
+    pub fn listener(&self, name: &str) -> Result<String> {
+        let port = self.service.listeners.iter().find(|(listener, _)| listener.name == name).map(|(_, port)| port);
+        port.map(|port| format!("localhost:{port}")).with_context(|| format!("there is no listener {name}"))
     }
 
     /// A command that runs one of Kafka's own tools, as in `kafka.tool("org.apache.kafka.tools.TopicCommand")`.
@@ -135,6 +169,7 @@ impl Service for KafkaService {
             // Any 16 bytes will do; a cluster of one node that nobody else knows needs no name of its own.
             .args(["--cluster-id", "Y29ubmVjdC10ZXN0cy0wMA", "--config"])
             .arg(&configuration)
+            .args(self.scram_users.iter().flat_map(|user| ["--add-scram", user]))
             .output()
             .context("can't run java")?;
         if !output.status.success() {
@@ -168,6 +203,14 @@ impl KafkaService {
 
     fn configuration(&self, data: &Path) -> String {
         let Node { port, controller_port } = self.nodes[self.this];
+        let (mut listeners, mut protocols, mut own) = (String::new(), String::new(), String::new());
+        for (Listener { name, protocol, properties }, port) in &self.listeners {
+            listeners += &format!(",{name}://localhost:{port}");
+            protocols += &format!(",{name}:{protocol}");
+            for property in properties {
+                own += &format!("listener.name.{}.{property}\n", name.to_lowercase());
+            }
+        }
         let id = self.this + 1;
         let voter = |(index, node): (usize, &Node)| format!("{}@127.0.0.1:{}", index + 1, node.controller_port);
         let voters = self.nodes.iter().enumerate().map(voter).collect::<Vec<_>>().join(",");
@@ -178,8 +221,9 @@ impl KafkaService {
             "process.roles=broker,controller
 node.id={id}
 controller.quorum.voters={voters}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{listeners}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{listeners}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 log.dirs={data}
@@ -198,7 +242,7 @@ share.coordinator.state.topic.min.isr={in_sync}
 ",
             data = data.display()
         );
-        ours + &self.properties.join("\n") + "\n"
+        ours + &own + &self.properties.join("\n") + "\n"
     }
 }
 

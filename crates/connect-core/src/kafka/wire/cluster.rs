@@ -15,6 +15,7 @@ use tracing::debug;
 use super::connection::BrokerConnection;
 use crate::config::KafkaConfig;
 use crate::kafka::error::KafkaError;
+use crate::kafka::token::Tokens;
 use crate::record::TopicPartition;
 
 /// How long a request that the broker answers at once may take.
@@ -71,6 +72,7 @@ type Slot = Arc<AsyncMutex<Option<Arc<BrokerConnection>>>>;
 /// Connections are made when first needed, shared, and made again after they broke.
 pub struct Cluster {
     config: KafkaConfig,
+    tokens: Tokens,
     brokers: Mutex<HashMap<i32, String>>,
     leaders: Mutex<HashMap<TopicPartition, Leader>>,
     connections: Mutex<HashMap<(i32, Purpose), Slot>>,
@@ -83,6 +85,7 @@ impl Cluster {
     pub fn new(config: KafkaConfig) -> Arc<Self> {
         Arc::new(Self {
             config,
+            tokens: Tokens::default(),
             brokers: Mutex::default(),
             leaders: Mutex::default(),
             connections: Mutex::default(),
@@ -110,7 +113,7 @@ impl Cluster {
         known.extend(self.config.brokers.iter().map(ToString::to_string));
         // What was found first, then what was configured: all that were known may have moved.
         for address in &known {
-            match BrokerConnection::open(&self.config, address).await {
+            match BrokerConnection::open(&self.config, &self.tokens, address).await {
                 Ok(connection) => {
                     let connection = Arc::new(connection);
                     *slot = Some(Arc::clone(&connection));
@@ -137,7 +140,7 @@ impl Cluster {
             KafkaError::transient("metadata", format!("Kafka: broker {node} is not known (yet, or any more)"))
         })?;
         debug!(node, %address, ?purpose, "connecting");
-        let connection = Arc::new(BrokerConnection::open(&self.config, &address).await?);
+        let connection = Arc::new(BrokerConnection::open(&self.config, &self.tokens, &address).await?);
         *slot = Some(Arc::clone(&connection));
         Ok(connection)
     }

@@ -15,7 +15,9 @@ use tokio::time::{Instant, timeout};
 use super::{sasl, transport};
 use crate::budget::{Budget, Charge};
 use crate::config::KafkaConfig;
+use crate::kafka::connection::tls_advice;
 use crate::kafka::error::KafkaError;
+use crate::kafka::token::Tokens;
 
 /// How long connecting and logging in may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,13 +73,13 @@ impl BrokerConnection {
     ///
     /// # Errors
     /// Transient when the broker cannot be reached, Fatal when it refuses us.
-    pub async fn open(config: &KafkaConfig, address: &str) -> Result<Self, KafkaError> {
+    pub(crate) async fn open(config: &KafkaConfig, tokens: &Tokens, address: &str) -> Result<Self, KafkaError> {
         let open = async {
             let stream = transport::open(config, address).await?;
             let mut connection = Self::over(stream, address);
             connection.learn_versions().await?;
             if config.security.sasl() {
-                sasl::log_in(&connection, config).await?;
+                sasl::log_in(&connection, config, tokens).await?;
             }
             Ok(connection)
         };
@@ -222,6 +224,10 @@ impl BrokerConnection {
     }
 
     fn broken(&self, why: &str) -> KafkaError {
+        // In TLS 1.3 a broker refuses our certificate only after the handshake.
+        if let Some(advice) = tls_advice(why) {
+            return KafkaError::fatal(format!("Kafka: {}: {advice} ({why})", self.address));
+        }
         KafkaError::transient("connection", format!("Kafka: {}: {why} (CONNECT_KAFKA_BROKERS)", self.address))
     }
 }

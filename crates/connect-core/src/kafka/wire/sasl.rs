@@ -11,16 +11,21 @@ use kafka_protocol::protocol::StrBytes;
 use rsasl::callback::{Context, Request, SessionCallback, SessionData};
 use rsasl::prelude::{Mechname, SASLClient, SASLConfig, SessionError};
 use rsasl::property::{OAuthBearerKV, OAuthBearerToken};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::connection::BrokerConnection;
 use crate::config::{KafkaConfig, SaslMechanism};
 use crate::kafka::error::KafkaError;
+use crate::kafka::token::Tokens;
 
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Logs in on a fresh connection.
-pub(super) async fn log_in(connection: &BrokerConnection, config: &KafkaConfig) -> Result<(), KafkaError> {
+pub(super) async fn log_in(
+    connection: &BrokerConnection,
+    config: &KafkaConfig,
+    tokens: &Tokens,
+) -> Result<(), KafkaError> {
     let Some(mechanism) = config.sasl_mechanism.map(SaslMechanism::name) else {
         return Err(KafkaError::fatal("CONNECT_KAFKA_SECURITY asks for SASL: set CONNECT_KAFKA_SASL_MECHANISM"));
     };
@@ -39,7 +44,7 @@ pub(super) async fn log_in(connection: &BrokerConnection, config: &KafkaConfig) 
         ))
     };
     let name = Mechname::parse(mechanism.as_bytes()).map_err(|error| unusable(&error))?;
-    let client = SASLClient::new(credentials(config).await?);
+    let client = SASLClient::new(credentials(config, tokens).await?);
     let mut session = client.start_suggested(&[name]).map_err(|error| unusable(&error))?;
     let mut received: Option<Bytes> = None;
     loop {
@@ -65,22 +70,13 @@ pub(super) async fn log_in(connection: &BrokerConnection, config: &KafkaConfig) 
 fn refused(why: &str) -> KafkaError {
     KafkaError::fatal(format!(
         "Kafka refuses the credentials: check CONNECT_KAFKA_SASL_USERNAME, CONNECT_KAFKA_SASL_PASSWORD and \
-         CONNECT_KAFKA_SASL_MECHANISM ({why})"
+         CONNECT_KAFKA_SASL_MECHANISM, or the token ({why})"
     ))
 }
 
-async fn credentials(config: &KafkaConfig) -> Result<Arc<SASLConfig>, KafkaError> {
+async fn credentials(config: &KafkaConfig, tokens: &Tokens) -> Result<Arc<SASLConfig>, KafkaError> {
     let built = if config.sasl_mechanism == Some(SaslMechanism::OauthBearer) {
-        let Some(file) = &config.sasl_token_file else {
-            return Err(KafkaError::fatal(
-                "CONNECT_KAFKA_SASL_MECHANISM=OAUTHBEARER needs CONNECT_KAFKA_SASL_TOKEN_FILE",
-            ));
-        };
-        // Read on each login: a token that was rotated on disk counts from the next connection on.
-        let token = tokio::fs::read_to_string(file).await.map_err(|error| {
-            KafkaError::fatal(format!("CONNECT_KAFKA_SASL_TOKEN_FILE: {} cannot be read: {error}", file.display()))
-        })?;
-        SASLConfig::builder().with_default_mechanisms().with_callback(Token(token.trim().to_owned()))
+        SASLConfig::builder().with_default_mechanisms().with_callback(Token(tokens.get(config).await?))
     } else {
         let (Some(username), Some(password)) = (&config.sasl_username, &config.sasl_password) else {
             return Err(KafkaError::fatal(
@@ -92,11 +88,11 @@ async fn credentials(config: &KafkaConfig) -> Result<Arc<SASLConfig>, KafkaError
     built.map_err(|error| KafkaError::fatal(format!("Kafka: login cannot be set up: {error}")))
 }
 
-struct Token(String);
+struct Token(SecretString);
 
 impl SessionCallback for Token {
     fn callback(&self, _: &SessionData, _: &Context<'_>, request: &mut Request<'_>) -> Result<(), SessionError> {
-        request.satisfy::<OAuthBearerKV>(&[])?.satisfy::<OAuthBearerToken>(&self.0)?;
+        request.satisfy::<OAuthBearerKV>(&[])?.satisfy::<OAuthBearerToken>(self.0.expose_secret())?;
         Ok(())
     }
 }
