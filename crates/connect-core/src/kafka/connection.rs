@@ -116,7 +116,7 @@ impl Connection {
         }
         KafkaError::transient(
             "connection",
-            format!("Kafka: {what}: brokers cannot be reached (CONNECT_KAFKA_BROKERS={brokers}): {text}"),
+            format!("Kafka: {what}: brokers cannot be reached (CONNECT_KAFKA_BROKERS={brokers}): {text}{}", tls_hint(&text)),
         )
     }
 
@@ -235,4 +235,9 @@ pub(super) fn tls_advice(text: &str) -> Option<&'static str> {
         );
     }
     None
+}
+
+/// A listener without TLS hangs up, and so does a broker that is just stopping: it may pass, and a hint must do.
+pub(super) fn tls_hint(text: &str) -> &'static str {
+    if text.contains("tls handshake eof") { "; does it speak TLS on this port? See CONNECT_KAFKA_SECURITY" } else { "" }
 }

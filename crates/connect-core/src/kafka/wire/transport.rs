@@ -5,7 +5,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::config::KafkaConfig;
-use crate::kafka::connection::tls_advice;
+use crate::kafka::connection::{tls_advice, tls_hint};
 use crate::kafka::error::KafkaError;
 use crate::kafka::tls;
 
@@ -36,5 +36,7 @@ pub(super) async fn open(config: &KafkaConfig, address: &str) -> Result<Box<dyn 
 }
 
 fn unreachable(address: &str, error: &std::io::Error) -> KafkaError {
-    KafkaError::transient("connection", format!("Kafka: {address} cannot be reached (CONNECT_KAFKA_BROKERS): {error}"))
+    let hint = tls_hint(&error.to_string());
+    let message = format!("Kafka: {address} cannot be reached (CONNECT_KAFKA_BROKERS): {error}{hint}");
+    KafkaError::transient("connection", message)
 }
