@@ -42,8 +42,10 @@ impl Secured {
             format!(
                 "plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_connector=\"{PASSWORD}\";"
             ),
-            "scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;".to_owned(),
-            "scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;".to_owned(),
+            "scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;"
+                .to_owned(),
+            "scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;"
+                .to_owned(),
         ];
         // Kafka's own validator of tokens that nobody signed: made for tests, and the protocol is that of any other.
         let tokens = vec![

@@ -116,7 +116,10 @@ impl Connection {
         }
         KafkaError::transient(
             "connection",
-            format!("Kafka: {what}: brokers cannot be reached (CONNECT_KAFKA_BROKERS={brokers}): {text}{}", tls_hint(&text)),
+            format!(
+                "Kafka: {what}: brokers cannot be reached (CONNECT_KAFKA_BROKERS={brokers}): {text}{}",
+                tls_hint(&text)
+            ),
         )
     }
 

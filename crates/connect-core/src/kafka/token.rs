@@ -77,8 +77,7 @@ async fn from_file(file: &Path) -> Result<SecretString, KafkaError> {
 }
 
 async fn ask(config: &KafkaConfig) -> Result<Granted, KafkaError> {
-    let (Some(url), Some(id), Some(secret)) =
-        (&config.sasl_token_url, &config.sasl_username, &config.sasl_password)
+    let (Some(url), Some(id), Some(secret)) = (&config.sasl_token_url, &config.sasl_username, &config.sasl_password)
     else {
         return Err(KafkaError::fatal(
             "CONNECT_KAFKA_SASL_MECHANISM=oauthbearer needs CONNECT_KAFKA_SASL_TOKEN_FILE, or CONNECT_KAFKA_SASL_TOKEN_URL \
@@ -117,7 +116,10 @@ async fn ask(config: &KafkaConfig) -> Result<Granted, KafkaError> {
         return serde_json::from_slice(&body).map_err(|_| {
             KafkaError::transient(
                 "token",
-                format!("CONNECT_KAFKA_SASL_TOKEN_URL: {} answers without an access_token: is it a token endpoint?", url.0),
+                format!(
+                    "CONNECT_KAFKA_SASL_TOKEN_URL: {} answers without an access_token: is it a token endpoint?",
+                    url.0
+                ),
             )
         });
     }
