@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use connect_core::{Outcome, Record, Resume, Sink, Verdict};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use xtask::services::redis::cluster::until;
 use xtask::services::{Redis, RedisCluster, RedisOptions};
 
