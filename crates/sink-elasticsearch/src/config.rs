@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn credentials_have_a_place_of_their_own() {
         let problem = read(&[("CONNECT_ELASTICSEARCH_URLS", "http://me:hunter2@es:9200")]).unwrap_err();
-        assert!(problem.contains("CONNECT_ELASTICSEARCH_USERNAME"), "{problem}");
+        assert!(problem.contains("_USERNAME and _PASSWORD"), "{problem}");
         assert!(!problem.contains("hunter2"), "{problem}");
         let both = [("CONNECT_ELASTICSEARCH_API_KEY", "a:b"), ("CONNECT_ELASTICSEARCH_TOKEN", "t")];
         assert!(read(&both).unwrap_err().contains("set one of them"));

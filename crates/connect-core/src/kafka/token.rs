@@ -46,7 +46,7 @@ impl Tokens {
     /// A token that is valid now.
     ///
     /// # Errors
-    /// Transient when the provider can't be reached, Fatal when it refuses us or a file can't be read.
+    /// Transient when the provider can't be reached or the file can't be read, Fatal when the provider refuses us.
     pub(crate) async fn get(&self, config: &KafkaConfig) -> Result<SecretString, KafkaError> {
         if let Some(file) = &config.sasl_token_file {
             return from_file(file).await;
@@ -70,10 +70,15 @@ impl Tokens {
 
 /// Read for each login: a token that was rotated on disk counts from the next connection on.
 async fn from_file(file: &Path) -> Result<SecretString, KafkaError> {
-    let token = tokio::fs::read_to_string(file).await.map_err(|error| {
-        KafkaError::fatal(format!("CONNECT_KAFKA_SASL_TOKEN_FILE: {} cannot be read: {error}", file.display()))
-    })?;
-    Ok(token.trim().into())
+    let unreadable = |why: &str| {
+        // It was there when the configuration was read: someone is just writing it anew.
+        KafkaError::transient("token", format!("CONNECT_KAFKA_SASL_TOKEN_FILE: {}: {why}", file.display()))
+    };
+    let token = tokio::fs::read_to_string(file).await.map_err(|error| unreadable(&error.to_string()))?;
+    match token.trim() {
+        "" => Err(unreadable("it is empty")),
+        token => Ok(token.into()),
+    }
 }
 
 async fn ask(config: &KafkaConfig) -> Result<Granted, KafkaError> {
@@ -240,5 +245,7 @@ mod tests {
         assert_eq!(tokens.get(&config).await.expect("a token").expose_secret(), "first");
         std::fs::write(file.path(), "second").expect("written");
         assert_eq!(tokens.get(&config).await.expect("a token").expose_secret(), "second");
+        std::fs::write(file.path(), "").expect("written");
+        assert!(matches!(tokens.get(&config).await, Err(KafkaError::Transient { .. })), "it is being written");
     }
 }
