@@ -154,7 +154,8 @@ impl Sink for RedisSink {
             Way::Exact => {
                 // Also makes the hash ours when it is missing, and refuses one of another connector.
                 let arguments = vec![Value::from(field.as_str()), Value::from(self.fingerprint.text())];
-                let answer = store.connection.run(&self.resume, vec![store.offsets_key.as_str().into()], arguments).await?;
+                let answer =
+                    store.connection.run(&self.resume, vec![store.offsets_key.as_str().into()], arguments).await?;
                 let answer: [Option<String>; 3] = answer.convert().map_err(|error| errors::of_call(&error))?;
                 self.fingerprint.compare(answer[1].as_deref(), &store.offsets_key)?;
                 let position = Position { offset, topic_id: assigned.topic_id.map(TopicId) };

@@ -167,7 +167,9 @@ impl Setting for HttpUrl {
             return Err("it must begin with http:// or https:// and a host".to_owned());
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("it holds credentials: set the variables that end in _USERNAME and _PASSWORD instead".to_owned());
+            return Err(
+                "it holds credentials: set the variables that end in _USERNAME and _PASSWORD instead".to_owned()
+            );
         }
         if url.query().is_some() || url.fragment().is_some() {
             return Err("it must end with the host, the port or a path".to_owned());
