@@ -87,7 +87,7 @@ impl<K, C, D> Functions<K, C, D> {
         Self { promises, ..self }
     }
 
-    /// The store has this address: the checks of the network are made, too. `connect` goes to [`Place::through`] then, where
+    /// The store has this address: the checks of the network are made, too. `connect` goes to `Place::through` then, where
     /// that is given.
     #[must_use]
     pub fn at(self, address: SocketAddr) -> Self {
