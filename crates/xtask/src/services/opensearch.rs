@@ -43,7 +43,12 @@ impl OpenSearch {
     /// The server isn't there and can't be had, or doesn't start; the message has the end of its log.
     pub async fn start() -> Result<Self> {
         packages::ensure(&[JAVA])?;
-        Self::launch(OpenSearchService { jars: jars()?, port: ports::free_of(PORTS)? }, None, Lifetime::Owned).await
+        let service = OpenSearchService { jars: jars()?, port: ports::free_of(PORTS)? };
+        let server = Self::launch(service, None, Lifetime::Owned).await?;
+        // How full this machine's disk is should not decide about a test: from 90 % on no index could be made.
+        let settings = r#"{"transient":{"cluster.routing.allocation.disk.threshold_enabled":false}}"#;
+        server.client()?.ask(Method::Put, "_cluster/settings", settings).await?;
+        Ok(server)
     }
 
     /// Its URL, as in `http://127.0.0.1:12345`.
