@@ -37,6 +37,8 @@ struct Load {
     records: u64,
     /// Over so many keys, those of one key in one partition.
     keys: u64,
+    /// So many records in a hundred are tombstones.
+    deletes: u64,
 }
 
 impl Load {
@@ -51,7 +53,11 @@ impl Load {
         let mut producer = Producer::new(&client, self.topic, self.partitions).await?;
         let events = self.events();
         for number in 0..self.records {
-            producer.send(events.user(number) as usize, events.record(number)).await?;
+            let mut record = events.record(number);
+            if number % 100 < self.deletes {
+                record.value = None;
+            }
+            producer.send(events.user(number) as usize, record).await?;
         }
         producer.finish().await?;
         println!(

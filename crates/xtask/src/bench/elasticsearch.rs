@@ -19,7 +19,7 @@ use crate::{
     services::{Elasticsearch, ElasticsearchOptions, Kafka, KafkaOptions},
 };
 
-const LOAD: Load = Load { topic: "bench", partitions: 4, records: 300_000, keys: 100_000 };
+const LOAD: Load = Load { topic: "bench", partitions: 4, records: 300_000, keys: 100_000, deletes: 0 };
 /// Documents in a body of the loop, and bodies in flight.
 const BODY: u64 = 1_000;
 const IN_FLIGHT: usize = 4;

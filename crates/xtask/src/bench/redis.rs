@@ -1,16 +1,29 @@
 //! `cargo xtask bench redis`: sink-redis beside redis-benchmark and a plain read of the topic, the slower of which is the limit.
 
-use std::{process::Command, time::Instant};
+use std::{path::PathBuf, process::Command, time::Instant};
 
 use anyhow::{Context, Result, bail};
 
 use super::{Load, ROUNDS, Report, Run, median};
 use crate::{
     connector, kafka_client, redis_client,
-    services::{Kafka, KafkaOptions, Redis, RedisOptions},
+    services::{Kafka, KafkaOptions, Redis, RedisCluster, RedisOptions},
 };
 
-const LOAD: Load = Load { topic: "bench", partitions: 4, records: 1_000_000, keys: 100_000 };
+const LOAD: Load = Load { topic: "bench", partitions: 4, records: 1_000_000, keys: 100_000, deletes: 0 };
+
+/// The same with a delete in ten records, for what the guard costs.
+const DELETES: Load = Load { topic: "bench-deletes", deletes: 10, ..LOAD };
+/// Without a guard: at least once.
+const UNGUARDED: (&str, &str) = ("CONNECT_REDIS_OFFSETS", "kafka");
+/// What is reported beside the main figures: a name, and the settings.
+const OTHERS: &[(&str, &[(&str, &str)])] = &[
+    ("set_ttl", &[("CONNECT_REDIS_TTL", "1000h")]),
+    ("hset", &[("CONNECT_REDIS_COMMAND", "hset")]),
+    ("incrby", &[("CONNECT_REDIS_COMMAND", "incrby")]),
+    ("atomic_batch", &[("CONNECT_REDIS_ATOMIC", "batch")]),
+    ("collapse", &[("CONNECT_REDIS_COLLAPSE", "true")]),
+];
 
 /// What one round measured.
 struct Round {
@@ -19,6 +32,9 @@ struct Round {
     /// Requests/s of redis-benchmark.
     store: f64,
     connector: Run,
+    /// With deletes, effectively once and at least once.
+    guarded: f64,
+    unguarded: f64,
 }
 
 /// Measures sink-redis.
@@ -29,17 +45,26 @@ pub async fn run() -> Result<()> {
     let binary = connector::build("sink-redis", "release")?;
     println!("starting Kafka and Redis");
     let kafka = Kafka::start(KafkaOptions::default()).await?;
-    let redis = Redis::start(RedisOptions { memory_only: true, ..RedisOptions::default() }).await?;
+    let in_memory = RedisOptions { memory_only: true, ..RedisOptions::default() };
+    let redis = Redis::start(in_memory.clone()).await?;
     LOAD.produce(&kafka).await?;
-    println!("round     plain read  redis-benchmark     sink-redis   start     CPU s   peak RSS");
-    println!("           records/s       requests/s      records/s       s   /million        MiB");
+    DELETES.produce(&kafka).await?;
+    let bench = Bench { binary, kafka, redis };
+    println!(
+        "round     plain read  redis-benchmark     sink-redis   start     CPU s   peak RSS     SET and DEL   unguarded"
+    );
+    println!(
+        "           records/s       requests/s      records/s       s   /million        MiB       records/s   records/s"
+    );
     let mut rounds = Vec::new();
     for number in 1..=ROUNDS {
-        let (read, store) = (plain_read(&kafka).await?, redis_benchmark(&redis)?);
-        redis_client::flush(&redis_client::connect(&redis.url()).await?).await?;
-        let url = [("CONNECT_REDIS_URL", &*redis.url())];
-        let connector = LOAD.run(&binary, &format!("bench-{number}"), &kafka, &url).await?;
-        let round = Round { read, store, connector };
+        let round = Round {
+            read: plain_read(&bench.kafka).await?,
+            store: redis_benchmark(&bench.redis)?,
+            connector: bench.run(LOAD, &format!("bench-{number}"), &[]).await?,
+            guarded: bench.run(DELETES, &format!("guarded-{number}"), &[]).await?.records_per_s,
+            unguarded: bench.run(DELETES, &format!("unguarded-{number}"), &[UNGUARDED]).await?.records_per_s,
+        };
         round.print(&number.to_string());
         rounds.push(round);
     }
@@ -48,9 +73,44 @@ pub async fn run() -> Result<()> {
         read: median(&rounds, |round| round.read),
         store: median(&rounds, |round| round.store),
         connector: Run::median(&runs),
+        guarded: median(&rounds, |round| round.guarded),
+        unguarded: median(&rounds, |round| round.unguarded),
     };
     median.print("median");
-    Report::new("redis", &median.connector, median.limit()).print()
+    let mut report = Report::new("redis", &median.connector, median.limit()).with("guard_cost", median.guard_cost());
+    println!("\none run each  records/s   CPU s/million   peak RSS MiB");
+    for (name, settings) in OTHERS {
+        let run = bench.run(LOAD, &format!("bench-{name}"), settings).await?;
+        report = also(report, name, run);
+    }
+    let cluster = RedisCluster::start(0, &in_memory).await?;
+    let run = LOAD.run(&bench.binary, "bench-cluster", &bench.kafka, &[("CONNECT_REDIS_URL", &*cluster.url())]).await?;
+    also(report, "cluster", run).print()
+}
+
+/// What all runs use.
+struct Bench {
+    binary: PathBuf,
+    kafka: Kafka,
+    redis: Redis,
+}
+
+impl Bench {
+    /// Lets the connector write a topic into the Redis, emptied before.
+    async fn run(&self, load: Load, name: &str, settings: &[(&str, &str)]) -> Result<Run> {
+        let url = self.redis.url();
+        redis_client::flush(&redis_client::connect(&url).await?).await?;
+        let mut environment = vec![("CONNECT_REDIS_URL", &*url)];
+        environment.extend(settings);
+        load.run(&self.binary, name, &self.kafka, &environment).await
+    }
+}
+
+/// Prints a run and adds it to the report.
+fn also(report: Report, name: &str, run: Run) -> Report {
+    let Run { records_per_s, cpu_s_per_million, peak_rss_mib, .. } = run;
+    println!("{name:<12} {records_per_s:>10.0} {cpu_s_per_million:>15.2} {peak_rss_mib:>14.1}");
+    report.with(&format!("{name}_per_s"), records_per_s)
 }
 
 impl Round {
@@ -58,11 +118,16 @@ impl Round {
         self.read.min(self.store)
     }
 
+    /// The part of the unguarded rate that effectively-once costs.
+    fn guard_cost(&self) -> f64 {
+        1.0 - self.guarded / self.unguarded
+    }
+
     fn print(&self, name: &str) {
         let Run { records_per_s, start_s, cpu_s_per_million, peak_rss_mib } = self.connector;
-        let (read, store) = (self.read, self.store);
+        let Self { read, store, guarded, unguarded, .. } = self;
         println!(
-            "{name:<6} {read:>13.0} {store:>16.0} {records_per_s:>14.0} {start_s:>7.3} {cpu_s_per_million:>10.2} {peak_rss_mib:>10.1}"
+            "{name:<6} {read:>13.0} {store:>16.0} {records_per_s:>14.0} {start_s:>7.3} {cpu_s_per_million:>10.2} {peak_rss_mib:>10.1} {guarded:>15.0} {unguarded:>11.0}"
         );
     }
 }
@@ -111,7 +176,9 @@ mod tests {
     #[test]
     fn the_limit_is_the_slower_of_reading_and_writing() {
         let connector = Run { records_per_s: 1.0, start_s: 1.0, cpu_s_per_million: 1.0, peak_rss_mib: 1.0 };
-        assert_eq!(Round { read: 2_000_000.0, store: 700_000.0, connector }.limit(), 700_000.0);
-        assert_eq!(Round { read: 500_000.0, store: 700_000.0, connector }.limit(), 500_000.0);
+        let round = |read| Round { read, store: 700_000.0, connector, guarded: 400_000.0, unguarded: 500_000.0 };
+        assert_eq!(round(2_000_000.0).limit(), 700_000.0);
+        assert_eq!(round(500_000.0).limit(), 500_000.0);
+        assert!((round(1.0).guard_cost() - 0.2).abs() < 1e-9);
     }
 }
