@@ -6,14 +6,14 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
+use connect_testkit::dice::Dice;
 use rskafka::record::Record;
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
+use xtask::connector::Connector;
 use xtask::effort::share;
 use xtask::kafka_client::{Producer, connect, create_topic};
 use xtask::services::{Kafka, KafkaOptions, Redis, RedisOptions};
@@ -33,30 +33,17 @@ const CONNECTORS: &[(&str, &[(&str, &str)])] = &[
     ("zadd", &[("CONNECT_REDIS_SCORE", "{value}"), ("CONNECT_REDIS_MEMBER", "{key}")]),
 ];
 
-/// SplitMix64: the same numbers from the same seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % limit
-    }
-}
-
 /// The number of this run: printed, and taken from SEED to run it again.
-fn seed() -> u64 {
+fn dice() -> Dice {
     let given = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(|| u64::from(std::process::id()));
     println!("SEED={seed}");
-    seed
+    Dice::new(seed)
 }
 
 /// Keys and values of the topic; no value is a tombstone.
-fn events(random: &mut Random) -> Vec<(u64, Option<u64>)> {
-    (0..RECORDS).map(|_| (random.below(KEYS), (random.below(50) > 0).then(|| random.below(1_000)))).collect()
+fn events(dice: &Dice) -> Vec<(u64, Option<u64>)> {
+    (0..RECORDS).map(|_| (dice.below(KEYS), (dice.below(50) > 0).then(|| dice.below(1_000)))).collect()
 }
 
 async fn produce(bootstrap: &str, events: &[(u64, Option<u64>)]) {
@@ -112,60 +99,22 @@ fn found(redis: &Redis, command: &str) -> Vec<String> {
         .collect()
 }
 
-/// A process of a connector that does not outlive its test.
-struct Connector(Child);
-
-impl Connector {
-    fn start(log: &Path, kafka: &Kafka, redis: &Redis, connector: usize, more: &[(&str, &str)]) -> Self {
-        let (name, settings) = CONNECTORS[connector];
-        let log = File::options().create(true).append(true).open(log).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sink-redis"));
-        command
-            .env_clear()
-            .env("CONNECT_NAME", name)
-            .env("CONNECT_KAFKA_BROKERS", kafka.bootstrap())
-            .env("CONNECT_KAFKA_TOPICS", TOPIC)
-            // No group, so that two processes own the same partitions and a killed one is not waited for.
-            .env("CONNECT_KAFKA_ASSIGNMENT", "static")
-            .env("CONNECT_REDIS_URL", redis.url())
-            .env("CONNECT_REDIS_COMMAND", name)
-            .env("CONNECT_REDIS_KEY", format!("{name}:{{key}}"))
-            .env("CONNECT_ADMIN_LISTEN", "127.0.0.1:0")
-            .env("CONNECT_BATCH_RECORDS", "50")
-            .envs(settings.iter().copied())
-            .envs(more.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
-        Self(command.spawn().unwrap())
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.0), signal).unwrap();
-    }
-
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-
-    async fn finish(&mut self, deadline: Instant) {
-        loop {
-            if let Some(status) = self.0.try_wait().unwrap() {
-                assert!(status.success(), "{status}");
-                return;
-            }
-            assert!(Instant::now() < deadline, "it does not come to its end");
-            sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
-
-impl Drop for Connector {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+fn start(log: &Path, kafka: &Kafka, redis: &Redis, connector: usize, more: &[(&str, &str)]) -> Connector {
+    let (name, settings) = CONNECTORS[connector];
+    let (bootstrap, url, key) = (kafka.bootstrap(), redis.url(), format!("{name}:{{key}}"));
+    let mut environment = vec![
+        ("CONNECT_NAME", name),
+        ("CONNECT_KAFKA_BROKERS", &bootstrap),
+        ("CONNECT_KAFKA_TOPICS", TOPIC),
+        // No group, so that two processes own the same partitions and a killed one is not waited for.
+        ("CONNECT_KAFKA_ASSIGNMENT", "static"),
+        ("CONNECT_REDIS_URL", &url),
+        ("CONNECT_REDIS_COMMAND", name),
+        ("CONNECT_REDIS_KEY", &key),
+        ("CONNECT_BATCH_RECORDS", "50"),
+    ];
+    environment.extend(settings.iter().chain(more));
+    Connector::start(Path::new(env!("CARGO_BIN_EXE_sink-redis")), &environment, log).unwrap()
 }
 
 /// Offsets that a connector has stored, of all partitions.
@@ -188,8 +137,14 @@ async fn until_all_is_written(
     events: &[(u64, Option<u64>)],
 ) {
     for connector in connectors {
-        let mut last = Connector::start(log, kafka, redis, connector, &[("CONNECT_KAFKA_STOP", "end")]);
-        last.finish(deadline).await;
+        // It goes on for ever, so that its account can be asked for at the end.
+        let mut last = start(log, kafka, redis, connector, &[]);
+        while progress(redis, connector) < RECORDS {
+            assert!(last.process().exited().unwrap().is_none(), "it ended by itself: {}", last.process().log_tail());
+            assert!(Instant::now() < deadline, "it does not come to its end");
+            sleep(Duration::from_millis(20)).await;
+        }
+        last.finish().await.unwrap();
         let command = CONNECTORS[connector].0;
         assert_eq!(progress(redis, connector), RECORDS, "{command}");
         // The metrics ended with the process: its last line is its account.
@@ -206,8 +161,8 @@ async fn until_all_is_written(
 #[ignore = "needs servers: cargo xtask test"]
 async fn two_hundred_kills_leave_what_the_model_says() {
     let deadline = Instant::now() + PATIENCE;
-    let mut random = Random(seed());
-    let events = events(&mut random);
+    let dice = dice();
+    let events = events(&dice);
     let kafka = Kafka::start(KafkaOptions::default()).await.unwrap();
     let redis = Redis::start(RedisOptions::default()).await.unwrap();
     let directory = tempfile::tempdir().unwrap();
@@ -215,17 +170,17 @@ async fn two_hundred_kills_leave_what_the_model_says() {
     produce(&kafka.bootstrap(), &events).await;
     // Slow enough to be at work during all kills.
     let slow = [("CONNECT_RATE", "1500")];
-    let start = |connector| Connector::start(&log, &kafka, &redis, connector, &slow);
-    let mut running: Vec<Connector> = (0..CONNECTORS.len()).map(start).collect();
+    let begin = |connector| start(&log, &kafka, &redis, connector, &slow);
+    let mut running: Vec<Connector> = (0..CONNECTORS.len()).map(begin).collect();
     let mut moved = 0;
     let kills = share(200) as usize;
     for round in 0..kills {
         let victim = round % CONNECTORS.len();
         let before = progress(&redis, victim);
-        sleep(Duration::from_millis(random.below(150))).await;
-        running[victim].kill();
+        sleep(Duration::from_millis(dice.below(150))).await;
+        running[victim].process().kill();
         moved += usize::from(progress(&redis, victim) > before);
-        running[victim] = start(victim);
+        running[victim] = begin(victim);
         assert!(Instant::now() < deadline, "the kills take too long");
     }
     println!("{moved} of {kills} kills came while records were being written");
@@ -238,8 +193,8 @@ async fn two_hundred_kills_leave_what_the_model_says() {
 #[ignore = "needs servers: cargo xtask test"]
 async fn two_owners_of_which_one_is_paused_write_nothing_twice() {
     let deadline = Instant::now() + PATIENCE;
-    let mut random = Random(seed());
-    let events = events(&mut random);
+    let dice = dice();
+    let events = events(&dice);
     let kafka = Kafka::start(KafkaOptions::default()).await.unwrap();
     let redis = Redis::start(RedisOptions::default()).await.unwrap();
     let directory = tempfile::tempdir().unwrap();
@@ -248,17 +203,17 @@ async fn two_owners_of_which_one_is_paused_write_nothing_twice() {
     // INCRBY and RPUSH tell of each record that is written twice or not at all.
     for connector in [1, 2] {
         let slow = [("CONNECT_RATE", "3000")];
-        let owners = [0, 1].map(|_| Connector::start(&log, &kafka, &redis, connector, &slow));
+        let mut owners = [0, 1].map(|_| start(&log, &kafka, &redis, connector, &slow));
         for round in 0..share(30) as usize {
-            let paused = &owners[round % 2];
-            sleep(Duration::from_millis(random.below(200))).await;
-            paused.signal(Signal::STOP);
+            let paused = owners[round % 2].process();
+            sleep(Duration::from_millis(dice.below(200))).await;
+            paused.pause().unwrap();
             let before = progress(&redis, connector);
             while progress(&redis, connector) == before && before < RECORDS {
                 assert!(Instant::now() < deadline, "the other one does not go on");
                 sleep(Duration::from_millis(10)).await;
             }
-            paused.signal(Signal::CONT);
+            paused.resume().unwrap();
         }
         drop(owners);
         until_all_is_written(&log, &kafka, &redis, std::iter::once(connector), deadline, &events).await;

@@ -225,7 +225,10 @@ impl Connector {
 }
 
 /// Status and body of an answer. HTTP 1.0, where the end of the connection is the end of the body.
-pub(crate) async fn get(mut stream: TcpStream, path: &str) -> Result<(u16, String)> {
+///
+/// # Errors
+/// It is no HTTP, or the connection is lost.
+pub async fn get(mut stream: TcpStream, path: &str) -> Result<(u16, String)> {
     let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();

@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: the main job, on a machine where nothing is set up.
 
+mod clickstream;
 pub mod compose;
 mod couchbase;
 mod elasticsearch;
@@ -8,6 +9,7 @@ mod once;
 mod redis;
 mod stage;
 
+pub use clickstream::run as clickstream;
 pub use couchbase::Couchbase;
 pub use elasticsearch::run as elasticsearch;
 pub use live::run as live;

@@ -69,6 +69,8 @@ enum Task {
 #[derive(Clone, ValueEnum)]
 enum Store {
     Redis,
+    /// examples/clickstream-cache: sessions in Redis, answered over HTTP, beside the same from the topic
+    Clickstream,
     Elasticsearch,
     /// The in-memory test server of this project: there is no package of the real one
     Couchbase,
@@ -138,6 +140,7 @@ async fn main() -> ExitCode {
 
 async fn run(task: Task) -> Result<()> {
     match task {
+        Task::Demo { store: Store::Clickstream, .. } => demo::clickstream().await,
         Task::Demo { store: Store::Elasticsearch, .. } => demo::elasticsearch().await,
         Task::Demo { store: Store::Redis, once: true, .. } => demo::once::<demo::Redis>().await,
         Task::Demo { store: Store::Redis, rate, .. } => demo::live::<demo::Redis>(rate).await,
