@@ -77,11 +77,14 @@ enum Store {
 }
 
 impl Store {
-    fn in_containers(&self) -> demo::compose::Shown {
+    fn in_containers(&self) -> Result<demo::compose::Shown> {
         match self {
-            Self::Redis => demo::compose::REDIS,
-            Self::Elasticsearch => demo::compose::ELASTICSEARCH,
-            Self::Couchbase => demo::compose::COUCHBASE,
+            Self::Redis => Ok(demo::compose::REDIS),
+            Self::Elasticsearch => Ok(demo::compose::ELASTICSEARCH),
+            Self::Couchbase => Ok(demo::compose::COUCHBASE),
+            Self::Clickstream => {
+                Err(anyhow!("no image of examples/clickstream-cache is made: run it without --compose"))
+            }
         }
     }
 }
@@ -118,7 +121,7 @@ enum Bench {
 async fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         // Its containers are to be removed after an interrupt, too.
-        Task::Demo { store, once, compose: true, .. } => demo::compose::run(store.in_containers(), once).await,
+        Task::Demo { store, once, compose: true, .. } => demo::compose::run(store.in_containers()?, once).await,
         // The live demo waits for the interrupt itself, to let the connector drain.
         Task::Demo { store: Store::Redis, once: false, rate, .. } => demo::live::<demo::Redis>(rate).await,
         Task::Demo { store: Store::Couchbase, once: false, rate, .. } => demo::live::<demo::Couchbase>(rate).await,

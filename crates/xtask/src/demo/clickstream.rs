@@ -56,7 +56,7 @@ pub async fn run() -> Result<()> {
     let mut command = process::command(&service, Lifetime::Owned);
     command.env("REDIS_URL", redis.url()).env("KAFKA_BROKERS", kafka.bootstrap()).env("KAFKA_TOPIC", TOPIC);
     command.env("LISTEN", format!("127.0.0.1:{port}"));
-    let mut service = Process::spawn_logged(SERVICE, command, &directory.path().join("service.log"))?;
+    let mut service = Process::spawn_logged(SERVICE, command, directory.path().join("service.log"))?;
 
     let begun = Instant::now();
     let events = Events::new(1, USERS, Utc::now());
