@@ -121,7 +121,9 @@ enum Bench {
 async fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         // Its containers are to be removed after an interrupt, too.
-        Task::Demo { store, once, compose: true, .. } => demo::compose::run(store.in_containers()?, once).await,
+        Task::Demo { store, once, compose: true, .. } => {
+            async { demo::compose::run(store.in_containers()?, once).await }.await
+        }
         // The live demo waits for the interrupt itself, to let the connector drain.
         Task::Demo { store: Store::Redis, once: false, rate, .. } => demo::live::<demo::Redis>(rate).await,
         Task::Demo { store: Store::Couchbase, once: false, rate, .. } => demo::live::<demo::Couchbase>(rate).await,
