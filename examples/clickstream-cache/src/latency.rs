@@ -12,7 +12,10 @@ pub struct Latency(Mutex<Histogram<u64>>);
 impl Default for Latency {
     fn default() -> Self {
         const DIGITS: u8 = 3;
-        Self(Mutex::new(Histogram::new(DIGITS).unwrap_or_else(|_| unreachable!("{DIGITS} is a number of digits"))))
+        // A minute; what took longer counts as a minute.
+        const LONGEST: u64 = 60_000_000;
+        let histogram = Histogram::new_with_max(LONGEST, DIGITS);
+        Self(Mutex::new(histogram.unwrap_or_else(|_| unreachable!("both are in the range of a histogram"))))
     }
 }
 
