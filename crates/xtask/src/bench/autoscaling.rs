@@ -158,7 +158,7 @@ impl<'a> Group<'a> {
                 let number = partition.to_string();
                 let offset = metrics.sum("connect_committed_offset", &[("partition", &number)]);
                 let known = self.committed.entry(partition).or_default();
-                // NaN, where the partition isn't this process' own, becomes 0.
+                // A partition that isn't this process' own is not shown, and its sum is 0.
                 *known = (*known).max(offset as u64);
             }
         }
