@@ -7,6 +7,7 @@ pub mod autoscaling;
 pub mod couchbase;
 pub mod elasticsearch;
 pub mod footprint;
+pub mod partitions;
 pub mod redis;
 
 use std::{path::Path, time::Instant};

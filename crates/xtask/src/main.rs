@@ -115,6 +115,8 @@ enum Bench {
     Footprint,
     /// sink-redis: processes of one group come and go with the lag, as KEDA's pods do
     Autoscaling,
+    /// sink-redis: a thousand partitions, idle and with ten records a second each
+    Partitions,
 }
 
 #[tokio::main]
@@ -168,9 +170,10 @@ async fn measure(bench: Bench) -> Result<()> {
         Bench::Redis if !cfg!(debug_assertions) => return bench::redis::run().await,
         Bench::Elasticsearch if !cfg!(debug_assertions) => return bench::elasticsearch::run().await,
         Bench::Couchbase if !cfg!(debug_assertions) => return bench::couchbase::run().await,
-        // These two measure other programs, so it matters little how this one is built.
+        // These measure other programs, so it matters little how this one is built.
         Bench::Autoscaling => return bench::autoscaling::run().await,
         Bench::Footprint => return bench::footprint::run().await,
+        Bench::Partitions => return bench::partitions::run().await,
         Bench::Redis => "redis",
         Bench::Elasticsearch => "elasticsearch",
         Bench::Couchbase => "couchbase",
