@@ -51,7 +51,10 @@ fn describe() {
     describe_histogram!("connect_batch_records", "Records in one write");
     describe_histogram!("connect_write_seconds", "Seconds that a write took");
     describe_gauge!("connect_lag", "Records behind the durable position, of partitions that are ours");
-    describe_gauge!("connect_committed_offset", "The offset below which everything is durable; Kafka is told within a second");
+    describe_gauge!(
+        "connect_committed_offset",
+        "The offset below which everything is durable; Kafka is told within a second"
+    );
     describe_gauge!("connect_stalled_seconds", "Seconds since the last progress while records wait");
     describe_gauge!("connect_in_flight_bytes", "Bytes of the budget CONNECT_MEMORY in use");
     describe_gauge!("connect_partitions", "Partitions that this process works on");

@@ -1,7 +1,7 @@
 //! The limit that `cargo xtask bench couchbase` compares with: nothing but upserts through the official crate, as many at once
 //! as the sink has. Prints how many a second, and CPU seconds for a million.
 //!
-//! Arguments: connection string, upserts, documents, upserts at once, bytes of a document.
+//! Arguments: connection string, the content of each document, upserts, documents, upserts at once.
 
 use std::env::args;
 use std::fs;
@@ -17,16 +17,16 @@ use couchbase::transcoding::{DataType, encode_common_flags};
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = args().skip(1).collect();
-    let [url, numbers @ ..] = &arguments[..] else { return Err("expected five arguments".into()) };
+    let [url, content, numbers @ ..] = &arguments[..] else { return Err("expected five arguments".into()) };
     let numbers: Vec<u64> = numbers.iter().map(|number| number.parse()).collect::<Result<_, _>>()?;
-    let [upserts, documents, at_once, bytes] = numbers[..] else { return Err("expected five arguments".into()) };
+    let [upserts, documents, at_once] = numbers[..] else { return Err("expected five arguments".into()) };
 
     let user = PasswordAuthenticator::new("Administrator", "password");
     let cluster = Cluster::connect(url, ClusterOptions::new(user.into())).await?;
     let bucket = cluster.bucket("default");
     bucket.wait_until_ready(None).await?;
     let collection = bucket.default_collection();
-    let body: Arc<[u8]> = format!("\"{}\"", "x".repeat(bytes.saturating_sub(2) as usize)).into_bytes().into();
+    let body: Arc<[u8]> = content.as_bytes().into();
     let flags = encode_common_flags(DataType::Json);
     let next = Arc::new(AtomicU64::new(0));
 

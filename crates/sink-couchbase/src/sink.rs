@@ -1,5 +1,6 @@
 //! Writes batches: different documents side by side, the items of one in order.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,6 +8,7 @@ use connect_core::{Assigned, Batch, Item, Outcome, Record, Rejection, Replay, Re
 use couchbase_core::agent::Agent;
 use futures::stream::{self, StreamExt};
 use tokio::sync::Semaphore;
+use tokio::task::unconstrained;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -141,11 +143,13 @@ impl Sink for CouchbaseSink {
         let deadline = Instant::now() + self.begins_for;
         let documents = stream::iter(sequence.heads.iter().copied())
             .map(|head| self.write_document(&agent, &batch.items, sequence.from(head), &source, deadline));
-        let mut running = documents.buffer_unordered(self.most_in_flight);
+        // The runtime has a task give way after so many answers, and means those that are ready to look not so: every document
+        // that is left would be asked in vain, again and again. This task gives way anyhow, at each write to the network.
+        let mut running = pin!(documents.buffer_unordered(self.most_in_flight));
         let mut outcome = Outcome::written();
         let mut failed: Option<SinkError> = None;
         let mut settled = 0;
-        while let Some(ends) = running.next().await {
+        while let Some(ends) = unconstrained(running.next()).await {
             for (index, end) in ends {
                 match end {
                     End::Settled(verdict) => {

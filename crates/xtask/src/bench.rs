@@ -77,7 +77,8 @@ impl Load {
         let (mut connector, _log) = start(binary, name, kafka, self.topic, store)?;
         connector.wait_until_written(1).await?;
         let start = begun.elapsed().as_secs_f64();
-        connector.wait_until_written(self.records).await?;
+        // With collapse not all of them are written.
+        connector.wait_until_done(self.records).await?;
         let seconds = begun.elapsed().as_secs_f64();
         let pid = connector.process().pid();
         let run = Run {

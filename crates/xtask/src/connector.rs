@@ -153,21 +153,34 @@ impl Connector {
     /// # Errors
     /// It has ended, or nothing more was written for a minute; the message has the end of its log.
     pub async fn wait_until_written(&mut self, count: u64) -> Result<Metrics> {
-        let (mut written, mut progress) = (0, Instant::now());
+        self.wait_until(count, Metrics::written).await
+    }
+
+    /// Waits until so many records have met their fate since its start, whatever it was; its metrics then.
+    ///
+    /// # Errors
+    /// It has ended, or nothing more happened for a minute; the message has the end of its log.
+    pub async fn wait_until_done(&mut self, count: u64) -> Result<Metrics> {
+        self.wait_until(count, |metrics| metrics.sum("connect_records_total", &[]) as u64).await
+    }
+
+    async fn wait_until(&mut self, count: u64, done: impl Fn(&Metrics) -> u64) -> Result<Metrics> {
+        let (mut last, mut progress) = (0, Instant::now());
         loop {
             let metrics = self.metrics().await?.unwrap_or_default();
-            if metrics.written() >= count {
+            let now = done(&metrics);
+            if now >= count {
                 return Ok(metrics);
             }
-            if metrics.written() > written {
-                (written, progress) = (metrics.written(), Instant::now());
+            if now > last {
+                (last, progress) = (now, Instant::now());
             }
             if progress.elapsed() > STUCK_AFTER {
                 let tail = self.process.log_tail();
-                bail!("only {written} of {count} records were written and nothing more for {STUCK_AFTER:?}; {tail}");
+                bail!("only {last} of {count} records were written and nothing more for {STUCK_AFTER:?}; {tail}");
             }
             // The first record is waited for closely; a connector that starts has no work yet that this could disturb.
-            sleep(if written == 0 { POLL / 10 } else { POLL }).await;
+            sleep(if last == 0 { POLL / 10 } else { POLL }).await;
         }
     }
 

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::batch::{self, BatchError};
 use super::error::KafkaError;
 use super::fetch::{self, Answer, Limits, Question};
+use super::fetch_session::Changes;
 use super::list_offsets;
 use super::poller::Poller;
 use super::wire::{Cluster, Purpose, Room};
@@ -91,10 +92,13 @@ impl KafkaSource {
         let bytes = self.cluster.config().fetch_bytes.as_u64() as usize;
         let limits = Limits { wait: Duration::ZERO, bytes, partition_bytes: bytes };
         let room = Some(Room { budget: Arc::clone(&self.budget), factor: self.state(&question.partition).expansion });
-        let (answers, charge) = fetch::fetch(&connection, self.cluster.config(), &[question], limits, room).await?;
-        let answer = answers.into_iter().next().ok_or_else(|| {
-            KafkaError::transient("protocol", format!("{}: the broker's answer lacks it", question.partition))
-        })?;
+        let (reply, charge) =
+            fetch::fetch(&connection, self.cluster.config(), &Changes::only(question), limits, room).await?;
+        if let Some(error) = reply.refused {
+            return Err(fetch::refused(&connection, error));
+        }
+        let answer = reply.answers.into_iter().find(|answer| answer.partition == question.partition);
+        let answer = answer.ok_or_else(|| fetch::lacking(&question.partition))?;
         Ok((answer, charge))
     }
 

@@ -7,6 +7,7 @@ pub mod coordinator;
 pub mod dead_letter_topic;
 mod error;
 mod fetch;
+mod fetch_session;
 pub mod group;
 pub mod group_members;
 pub mod kafka_source;

@@ -1,9 +1,10 @@
-//! Waiting for new records of many partitions with one request at a time.
+//! Waiting for new records of many partitions with one request at a time, in a fetch session.
 //!
 //! A partition at its end asks here. The requests that have come together go to the broker as one, which holds it back
 //! until one of them has something. A request on its way cannot be added to; therefore it waits only a short while,
 //! so that who comes too late is not kept waiting, and a moment is left for those who were just answered to come back.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::KafkaError;
 use super::fetch::{self, Answer, Limits, Question};
+use super::fetch_session::FetchSession;
 use super::wire::{Cluster, Purpose};
+use crate::record::TopicPartition;
 
 /// How long a broker holds back an answer without records.
 const BROKER_WAIT: Duration = Duration::from_millis(100);
@@ -21,6 +24,10 @@ const BROKER_WAIT: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How long those just answered have to come back and be part of the next request.
 const RETURN: Duration = Duration::from_millis(5);
+/// The time between two requests for each partition that they are about. While a request is held back, every record that
+/// arrives has the broker look at all its partitions: a thousand that trickle keep a core of the broker busy with that,
+/// unless something is there already when the request comes.
+const REST: Duration = Duration::from_micros(25);
 /// What a partition may bring here; one with more fell behind and reads by itself from then on.
 const PARTITION_BYTES: usize = 64 << 10;
 /// What all of them together may bring: this much, and a batch more, is held before it is charged.
@@ -32,6 +39,8 @@ struct Waiter {
     since: Instant,
     answer: oneshot::Sender<Result<Answer, KafkaError>>,
 }
+
+type Waiting = HashMap<TopicPartition, Waiter>;
 
 /// Waits at one broker. Its task ends when the poller is dropped.
 pub(super) struct Poller {
@@ -63,34 +72,36 @@ impl Drop for Poller {
 }
 
 async fn poll(cluster: Arc<Cluster>, node: i32, mut queue: mpsc::Receiver<Waiter>) {
-    let mut waiting: Vec<Waiter> = Vec::new();
+    let mut waiting = Waiting::new();
+    let mut session = FetchSession::default();
     let mut answered = 0;
+    // Of a partition whose caller asks again, the latest counts.
+    let add = |waiting: &mut Waiting, waiter: Waiter| waiting.insert(waiter.question.partition.clone(), waiter);
+    let mut asked = Instant::now();
     loop {
         if waiting.is_empty() {
             let Some(waiter) = queue.recv().await else { return };
-            waiting.push(waiter);
+            add(&mut waiting, waiter);
             answered -= i32::from(answered > 0);
         }
-        let deadline = Instant::now() + RETURN;
-        while answered > 0 {
-            let Ok(Some(waiter)) = timeout_at(deadline, queue.recv()).await else { break };
-            waiting.push(waiter);
-            answered -= 1;
+        let back = Instant::now() + RETURN;
+        // Whoever is in the queue already is taken even when the time is over.
+        loop {
+            let rested = asked + REST * waiting.len() as u32;
+            let until = if answered > 0 { back.max(rested) } else { rested };
+            let Ok(Some(waiter)) = timeout_at(until, queue.recv()).await else { break };
+            add(&mut waiting, waiter);
+            answered -= i32::from(answered > 0);
         }
-        while let Ok(waiter) = queue.try_recv() {
-            waiting.push(waiter);
-        }
-        waiting.retain(|waiter| !waiter.answer.is_closed());
+        waiting.retain(|_, waiter| !waiter.answer.is_closed());
         if waiting.is_empty() {
             continue;
         }
-        // Sorted, so that a topic is named once; of a partition whose caller asked again, the latest counts.
-        waiting.sort_by(|a, b| (&a.question.partition, b.since).cmp(&(&b.question.partition, a.since)));
-        waiting.dedup_by(|later, earlier| later.question.partition == earlier.question.partition);
-        match ask(&cluster, node, &waiting).await {
-            Ok(answers) => answered = distribute(&mut waiting, answers),
+        asked = Instant::now();
+        match ask(&cluster, node, &mut session, &waiting).await {
+            Ok(answers) => answered = distribute(&mut waiting, &session, answers),
             Err(error) => {
-                for waiter in waiting.drain(..) {
+                for (_, waiter) in waiting.drain() {
                     let _ = waiter.answer.send(Err(error.clone()));
                 }
                 answered = 0;
@@ -99,42 +110,49 @@ async fn poll(cluster: Arc<Cluster>, node: i32, mut queue: mpsc::Receiver<Waiter
     }
 }
 
-async fn ask(cluster: &Arc<Cluster>, node: i32, waiting: &[Waiter]) -> Result<Vec<Answer>, KafkaError> {
-    let connection = cluster.broker(node, Purpose::Wait).await?;
-    let questions: Vec<&Question> = waiting.iter().map(|waiter| &waiter.question).collect();
+async fn ask(
+    cluster: &Cluster,
+    node: i32,
+    session: &mut FetchSession,
+    waiting: &Waiting,
+) -> Result<Vec<Answer>, KafkaError> {
+    let wanted = waiting.iter().map(|(partition, waiter)| (partition.clone(), &waiter.question)).collect();
     let limits = Limits { wait: BROKER_WAIT, bytes: BYTES, partition_bytes: PARTITION_BYTES };
-    let (answers, _) = fetch::fetch(&connection, cluster.config(), &questions, limits, None).await?;
-    Ok(answers)
+    let mut again = true;
+    loop {
+        let changes = session.changes(&wanted);
+        // Where the answer gets lost on the way, also because this future is dropped, the broker may be a step ahead.
+        session.lost(None);
+        let connection = cluster.broker(node, Purpose::Wait).await?;
+        let (reply, _) = fetch::fetch(&connection, cluster.config(), &changes, limits, None).await?;
+        let Some(error) = reply.refused else {
+            session.answered(changes.place, &reply);
+            return Ok(reply.answers);
+        };
+        session.lost(Some(error));
+        // The broker ends sessions as it needs the room: a new one is asked for at once.
+        if !std::mem::take(&mut again) {
+            return Err(fetch::refused(&connection, error));
+        }
+    }
 }
 
 /// Hands out what came, and "nothing" to those who waited long enough; says to how many.
-fn distribute(waiting: &mut Vec<Waiter>, answers: Vec<Answer>) -> i32 {
-    let now = Instant::now();
+fn distribute(waiting: &mut Waiting, session: &FetchSession, answers: Vec<Answer>) -> i32 {
     let mut handed_out = 0;
-    let mut answers: std::collections::HashMap<_, _> =
-        answers.into_iter().map(|answer| (answer.partition.clone(), answer)).collect();
-    let mut index = 0;
-    while index < waiting.len() {
-        let waiter = &waiting[index];
-        let answer = answers.remove(&waiter.question.partition);
-        let ready = match &answer {
-            Some(answer) => answer.error.is_some() || answer.preferred_replica.is_some() || !answer.records.is_empty(),
-            None => false,
-        };
-        if !ready && now.saturating_duration_since(waiter.since) < PATIENCE {
-            index += 1;
+    let mut hand_out = |waiter: Waiter, answer| handed_out += i32::from(waiter.answer.send(answer).is_ok());
+    for mut answer in answers {
+        if answer.error.is_none() && answer.preferred_replica.is_none() && answer.records.is_empty() {
             continue;
         }
-        let waiter = waiting.swap_remove(index);
-        let answer = answer.map(|mut answer| {
-            // A copy of its own: a slice would keep the records of all the others in memory.
-            answer.records = Bytes::copy_from_slice(&answer.records);
-            answer
-        });
-        let answer = answer.ok_or_else(|| {
-            KafkaError::transient("protocol", format!("{}: the broker's answer lacks it", waiter.question.partition))
-        });
-        handed_out += i32::from(waiter.answer.send(answer).is_ok());
+        let Some(waiter) = waiting.remove(&answer.partition) else { continue };
+        // A copy of its own: a slice would keep the records of all the others in memory.
+        answer.records = Bytes::copy_from_slice(&answer.records);
+        hand_out(waiter, Ok(answer));
+    }
+    let now = Instant::now();
+    for (partition, waiter) in waiting.extract_if(|_, waiter| now.saturating_duration_since(waiter.since) >= PATIENCE) {
+        hand_out(waiter, session.last(&partition).ok_or_else(|| fetch::lacking(&partition)));
     }
     handed_out
 }

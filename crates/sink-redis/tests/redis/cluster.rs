@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use connect_core::{Outcome, Record, Resume, Sink, Verdict};
+use fred::interfaces::PubsubInterface;
 use tokio::time::sleep;
 use xtask::services::redis::cluster::until;
 use xtask::services::{Redis, RedisCluster, RedisOptions};
@@ -211,31 +212,54 @@ async fn half_of_a_slot_that_moves_is_waited_for_and_nothing_counts_anew() {
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
 async fn what_is_published_in_a_cluster_is_published_once() {
-    use fred::interfaces::PubsubInterface;
+    // A channel that every node passes on, and one that stays on the nodes of its slot.
+    for command in ["publish", "spublish"] {
+        let cluster = Cluster::start(0).await;
+        let sink = sink(&cluster.url(), &[("CONNECT_REDIS_COMMAND", command)]);
+        assert_eq!(sink.check().await, Ok(()));
+        let subscriber = start_client(&cluster.url()).await;
+        let mut messages = fred::interfaces::EventInterface::message_rx(&subscriber);
+        // Channels in slots of every node.
+        let channels: Vec<String> = (0..20).map(|n| format!("news{n}")).collect();
+        for channel in &channels {
+            match command {
+                "publish" => subscriber.subscribe(channel.as_str()).await.unwrap(),
+                _ => subscriber.ssubscribe(channel.as_str()).await.unwrap(),
+            }
+        }
+        let records: Vec<Record> = (0..60).map(|i| record(i, &channels[i as usize % 20], i.to_string())).collect();
+        assert_eq!(write(&sink, 0, &records).await, Outcome::written());
+        assert_eq!(superseded(&write(&sink, 0, &records).await), 60);
+        let mut received = Vec::new();
+        for _ in 0..60 {
+            let message = tokio::time::timeout(Duration::from_secs(10), messages.recv()).await.unwrap().unwrap();
+            received.push((message.channel.to_string(), message.value.as_string().unwrap().parse::<i64>().unwrap()));
+        }
+        for channel in &channels {
+            let of = |number: &i64| channels[*number as usize % 20] == *channel;
+            let heard = received.iter().filter(|(name, _)| name == channel).map(|(_, number)| *number);
+            assert_eq!(heard.collect::<Vec<_>>(), (0..60).filter(of).collect::<Vec<_>>(), "{command}");
+        }
+        assert!(messages.is_empty(), "nothing twice by {command}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_slot_that_no_node_serves_is_waited_for() {
     let cluster = Cluster::start(0).await;
-    let sink = sink(&cluster.url(), &[("CONNECT_REDIS_COMMAND", "publish"), ("CONNECT_REDIS_KEY", "{key}")]);
-    assert_eq!(sink.check().await, Ok(()));
-    let subscriber = start_client(&cluster.url()).await;
-    let mut messages = fred::interfaces::EventInterface::message_rx(&subscriber);
-    // Channels in slots of every node.
-    let channels: Vec<String> = (0..20).map(|n| format!("news{n}")).collect();
-    for channel in &channels {
-        subscriber.subscribe(channel.as_str()).await.unwrap();
+    let sink = sink(&cluster.url(), &[]);
+    let records = [record(0, "k", "before"), record(1, "k", "after")];
+    write(&sink, 0, &records[..1]).await;
+    let slot = cluster.ask(&["CLUSTER", "KEYSLOT", "k"]);
+    let (owner, _) = cluster.owner_and_other("k");
+    for node in &cluster.nodes {
+        assert_eq!(Cluster::ask_here(node.port(), &["CLUSTER", "DELSLOTS", &slot]), "OK");
     }
-    let records: Vec<Record> = (0..60).map(|i| record(i, &channels[i as usize % 20], i.to_string())).collect();
-    assert_eq!(write(&sink, 0, &records).await, Outcome::written());
-    assert_eq!(superseded(&write(&sink, 0, &records).await), 60);
-    let mut received = Vec::new();
-    for _ in 0..60 {
-        let message = tokio::time::timeout(Duration::from_secs(10), messages.recv()).await.unwrap().unwrap();
-        received.push((message.channel.to_string(), message.value.as_string().unwrap().parse::<i64>().unwrap()));
-    }
-    for channel in &channels {
-        let of = |number: &i64| channels[*number as usize % 20] == *channel;
-        let heard: Vec<i64> = received.iter().filter(|(name, _)| name == channel).map(|(_, number)| *number).collect();
-        assert_eq!(heard, (0..60).filter(of).collect::<Vec<_>>());
-    }
-    assert!(messages.is_empty(), "nothing twice");
+    assert_eq!(transient(sink.write(&batch(&sink, Some(1), 1, &records[1..])).await), "cluster_down");
+    assert_eq!(Cluster::ask_here(owner.port(), &["CLUSTER", "ADDSLOTS", &slot]), "OK");
+    crate::core::write_chunk(&sink, &records[1..]).await;
+    assert_eq!(cluster.ask(&["GET", "k"]), "after");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::{
     ops::Range,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -77,6 +77,8 @@ pub async fn run() -> Result<()> {
     let client = kafka_client::connect(&kafka.bootstrap()).await?;
     for (topic, partitions) in [("many", MANY), ("few", FEW)] {
         kafka_client::create_topic(&client, topic, partitions).await?;
+        // The first record of a partition makes the broker write a file through to the disk.
+        warm_up(&kafka, topic, partitions).await?;
     }
     let bench = Bench { binary, kafka, redis };
     println!("                              of a core   RSS MiB   records/s");
@@ -157,6 +159,23 @@ async fn assigned(connector: &mut Connector, partitions: i32) -> Result<()> {
     }
 }
 
+async fn cluster(kafka: &Kafka, topic: &'static str) -> Result<Arc<Cluster>> {
+    let bootstrap = kafka.bootstrap();
+    let settings = [("CONNECT_KAFKA_BROKERS", &*bootstrap), ("CONNECT_KAFKA_TOPICS", topic)];
+    let config = KafkaConfig::from_pairs(&settings).map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    let cluster = Cluster::new(config);
+    cluster.topics(Some(&[Arc::from(topic)])).await?;
+    Ok(cluster)
+}
+
+async fn warm_up(kafka: &Kafka, topic: &'static str, partitions: i32) -> Result<()> {
+    let cluster = cluster(kafka, topic).await?;
+    for first in (0..partitions).step_by(20) {
+        produce(&cluster, topic, first..partitions.min(first + 20), 1).await?;
+    }
+    Ok(())
+}
+
 /// Produces to all partitions of a topic, one request for all of them each time, until it is stopped.
 struct Trickle {
     stop: tokio::sync::oneshot::Sender<()>,
@@ -165,11 +184,7 @@ struct Trickle {
 
 impl Trickle {
     async fn start(kafka: &Kafka, topic: &'static str, partitions: i32) -> Result<Self> {
-        let bootstrap = kafka.bootstrap();
-        let settings = [("CONNECT_KAFKA_BROKERS", &*bootstrap), ("CONNECT_KAFKA_TOPICS", topic)];
-        let config = KafkaConfig::from_pairs(&settings).map_err(|problems| anyhow::anyhow!("{problems}"))?;
-        let cluster = Cluster::new(config);
-        cluster.topics(Some(&[Arc::from(topic)])).await?;
+        let cluster = cluster(kafka, topic).await?;
         let (stop, mut stopped) = tokio::sync::oneshot::channel();
         let task = tokio::spawn(async move {
             let mut sent = 0;
@@ -217,7 +232,7 @@ async fn produce(cluster: &Cluster, topic: &str, partitions: Range<i32>, each: i
         .with_name(TopicName(StrBytes::from_string(topic.to_owned())))
         .with_partition_data(data.collect());
     let request = ProduceRequest::default().with_acks(1).with_timeout_ms(30_000).with_topic_data(vec![data]);
-    let leader = cluster.leader(&connect_core::TopicPartition::new(topic.into(), partitions.start)).await?;
+    let leader = cluster.leader(&connect_core::TopicPartition::new(topic, partitions.start)).await?;
     let connection = cluster.broker(leader.node, Purpose::Ask).await?;
     let answer = connection.call(&request, PRODUCE, ANSWER_WITHIN).await?;
     let answers = &answer.responses.first().context("an answer without topics")?.partition_responses;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{Load, ROUNDS, Report, Run, median};
 use crate::{
-    connector, kafka_client, redis_client,
+    connector, kafka_client, proc, redis_client,
     services::{Kafka, KafkaOptions, Redis, RedisCluster, RedisOptions},
 };
 
@@ -32,6 +32,8 @@ struct Round {
     /// Requests/s of redis-benchmark.
     store: f64,
     connector: Run,
+    /// CPU seconds of Redis for a million of the connector's records.
+    redis_cpu: f64,
     /// With deletes, effectively once and at least once.
     guarded: f64,
     unguarded: f64,
@@ -51,17 +53,21 @@ pub async fn run() -> Result<()> {
     DELETES.produce(&kafka).await?;
     let bench = Bench { binary, kafka, redis };
     println!(
-        "round     plain read  redis-benchmark     sink-redis   start     CPU s   peak RSS     SET and DEL   unguarded"
+        "round     plain read  redis-benchmark     sink-redis   start     CPU s   peak RSS   Redis CPU     SET and DEL   unguarded"
     );
     println!(
-        "           records/s       requests/s      records/s       s   /million        MiB       records/s   records/s"
+        "           records/s       requests/s      records/s       s   /million        MiB  s /million       records/s   records/s"
     );
     let mut rounds = Vec::new();
     for number in 1..=ROUNDS {
+        let (read, store) = (plain_read(&bench.kafka).await?, redis_benchmark(&bench.redis)?);
+        let before = bench.redis_cpu()?;
+        let connector = bench.run(LOAD, &format!("bench-{number}"), &[]).await?;
         let round = Round {
-            read: plain_read(&bench.kafka).await?,
-            store: redis_benchmark(&bench.redis)?,
-            connector: bench.run(LOAD, &format!("bench-{number}"), &[]).await?,
+            read,
+            store,
+            connector,
+            redis_cpu: (bench.redis_cpu()? - before) * 1e6 / LOAD.records as f64,
             guarded: bench.run(DELETES, &format!("guarded-{number}"), &[]).await?.records_per_s,
             unguarded: bench.run(DELETES, &format!("unguarded-{number}"), &[UNGUARDED]).await?.records_per_s,
         };
@@ -73,11 +79,14 @@ pub async fn run() -> Result<()> {
         read: median(&rounds, |round| round.read),
         store: median(&rounds, |round| round.store),
         connector: Run::median(&runs),
+        redis_cpu: median(&rounds, |round| round.redis_cpu),
         guarded: median(&rounds, |round| round.guarded),
         unguarded: median(&rounds, |round| round.unguarded),
     };
     median.print("median");
-    let mut report = Report::new("redis", &median.connector, median.limit()).with("guard_cost", median.guard_cost());
+    let mut report = Report::new("redis", &median.connector, median.limit())
+        .with("guard_cost", median.guard_cost())
+        .with("redis_cpu_s_per_million", median.redis_cpu);
     println!("\none run each  records/s   CPU s/million   peak RSS MiB");
     for (name, settings) in OTHERS {
         let run = bench.run(LOAD, &format!("bench-{name}"), settings).await?;
@@ -96,6 +105,10 @@ struct Bench {
 }
 
 impl Bench {
+    fn redis_cpu(&self) -> Result<f64> {
+        proc::cpu_seconds(self.redis.pid().context("Redis does not run")?)
+    }
+
     /// Lets the connector write a topic into the Redis, emptied before.
     async fn run(&self, load: Load, name: &str, settings: &[(&str, &str)]) -> Result<Run> {
         let url = self.redis.url();
@@ -125,9 +138,9 @@ impl Round {
 
     fn print(&self, name: &str) {
         let Run { records_per_s, start_s, cpu_s_per_million, peak_rss_mib } = self.connector;
-        let Self { read, store, guarded, unguarded, .. } = self;
+        let Self { read, store, redis_cpu, guarded, unguarded, .. } = self;
         println!(
-            "{name:<6} {read:>13.0} {store:>16.0} {records_per_s:>14.0} {start_s:>7.3} {cpu_s_per_million:>10.2} {peak_rss_mib:>10.1} {guarded:>15.0} {unguarded:>11.0}"
+            "{name:<6} {read:>13.0} {store:>16.0} {records_per_s:>14.0} {start_s:>7.3} {cpu_s_per_million:>10.2} {peak_rss_mib:>10.1} {redis_cpu:>11.2} {guarded:>15.0} {unguarded:>11.0}"
         );
     }
 }
@@ -176,7 +189,14 @@ mod tests {
     #[test]
     fn the_limit_is_the_slower_of_reading_and_writing() {
         let connector = Run { records_per_s: 1.0, start_s: 1.0, cpu_s_per_million: 1.0, peak_rss_mib: 1.0 };
-        let round = |read| Round { read, store: 700_000.0, connector, guarded: 400_000.0, unguarded: 500_000.0 };
+        let round = |read| Round {
+            read,
+            store: 700_000.0,
+            connector,
+            redis_cpu: 1.0,
+            guarded: 400_000.0,
+            unguarded: 500_000.0,
+        };
         assert_eq!(round(2_000_000.0).limit(), 700_000.0);
         assert_eq!(round(500_000.0).limit(), 500_000.0);
         assert!((round(1.0).guard_cost() - 0.2).abs() < 1e-9);
