@@ -10,7 +10,7 @@ use futures::{StreamExt, TryStreamExt, future, stream};
 
 use crate::op::Op;
 use crate::position::Position;
-use crate::script;
+use crate::script::Chunk;
 use crate::store::{Applied, Call, Guard, MOST_SURPRISES, Store, mark, rejection};
 
 /// Calls of one partition that are under way at once.
@@ -108,21 +108,21 @@ async fn write_slot(
     let mut done = 0;
     let mut surprises = 0;
     while done < items.len() {
-        let steps = script::encode(&items[done..], store.limits, store.collapse);
-        let end = done + steps.items.len();
+        let chunk = Chunk::first(&items[done..], store.limits, store.collapse);
+        let end = done + chunk.items.len();
         // Behind the last item of this slot, not of the batch: the next one may belong to it too.
         let next = Position { offset: items[end - 1].offset + 1, topic_id };
         let expected = items[done].offset.to_string();
-        let call = Call { key: &key, partition: &batch.source, expected: &expected, next, steps: &steps };
+        let call = Call { key: &key, partition: &batch.source, expected: &expected, next, chunk: &chunk };
         match store.apply(Guard::Monotone, call).await? {
             Applied::All => {
-                mark(&mut outcome, &items, done..end, &steps, done);
+                mark(&mut outcome, &items, done..end, &chunk, done);
                 done = end;
             }
             Applied::Stopped { offset, error } => {
                 let index = items.partition_point(|item| item.offset < offset);
                 let rejection = rejection(batch, indexes[index], &error)?;
-                mark(&mut outcome, &items, done..index, &steps, done);
+                mark(&mut outcome, &items, done..index, &chunk, done);
                 outcome.set(index, Verdict::Rejected(rejection));
                 // The guard keeps the order of the slot: what lies behind waits until the record is out of the way.
                 for later in index + 1..items.len() {

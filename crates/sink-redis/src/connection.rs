@@ -11,7 +11,7 @@ use fred::clients::Client;
 use fred::interfaces::ClientLike;
 use fred::types::config::{Config, ConnectionConfig, PerformanceConfig, ReconnectError, TcpConfig, UnresponsiveConfig};
 use fred::types::scripts::Script;
-use fred::types::{Builder, ClusterHash, ConnectHandle, CustomCommand, Value};
+use fred::types::{Builder, ClusterHash, ConnectHandle, CustomCommand, FromValue, Value};
 use tokio::sync::Mutex;
 use tracing::debug;
 
@@ -28,10 +28,29 @@ pub struct Connection {
     live: Mutex<Option<Live>>,
 }
 
-struct Live {
+/// A client and its one connection. Dropped, it is closed.
+pub struct Live {
     client: Client,
     /// Ends with the connection.
     task: ConnectHandle,
+}
+
+impl Live {
+    /// Whether the connection is up, as far as is known.
+    pub fn is_connected(&self) -> bool {
+        !self.task.is_finished()
+    }
+
+    /// Sends commands one behind the other and waits for all answers, those of Redis that are errors among them.
+    ///
+    /// # Errors
+    /// The connection failed: nothing is known of any of them.
+    pub async fn pipeline(
+        &self,
+        commands: Vec<(&'static str, Vec<Value>)>,
+    ) -> Result<Vec<Result<Value, fred::error::Error>>, SinkError> {
+        pipeline(&self.client, commands).await.map_err(|error| errors::of_call(&error))
+    }
 }
 
 impl Drop for Live {
@@ -65,14 +84,21 @@ impl Connection {
     /// There is no connection.
     pub async fn client(&self) -> Result<Client, SinkError> {
         let mut live = self.live.lock().await;
-        if let Some(live) = live.as_ref().filter(|live| !live.task.is_finished()) {
+        if let Some(live) = live.as_ref().filter(|live| live.is_connected()) {
             return Ok(live.client.clone());
         }
+        Ok(live.insert(self.open().await?).client.clone())
+    }
+
+    /// A connection that nobody else uses.
+    ///
+    /// # Errors
+    /// It can't be made.
+    pub async fn open(&self) -> Result<Live, SinkError> {
         let client = self.build()?;
         let task = client.init().await.map_err(|error| errors::of_call(&error))?;
         debug!("connected to redis");
-        *live = Some(Live { client: client.clone(), task });
-        Ok(client)
+        Ok(Live { client, task })
     }
 
     fn build(&self) -> Result<Client, SinkError> {
@@ -139,6 +165,17 @@ impl Connection {
             .map_err(|error| errors::of_call(&error))
     }
 
+    /// Sends commands one behind the other, on the connection that all share.
+    ///
+    /// # Errors
+    /// The first of what Redis says of them, or what the client says.
+    pub async fn commands(&self, commands: Vec<(&'static str, Vec<Value>)>) -> Result<(), SinkError> {
+        let client = self.client().await?;
+        let answers = pipeline(&client, commands).await.inspect_err(|error| self.give_up(&client, error));
+        let failed = answers.and_then(|answers| answers.into_iter().collect::<Result<Vec<_>, _>>());
+        failed.map(drop).map_err(|error| errors::of_call(&error))
+    }
+
     /// Forgets a client that failed by itself: it may be lost without knowing. An error of Redis is none of the client's.
     fn give_up(&self, client: &Client, error: &fred::error::Error) {
         if errors::is_reply(error.details()) {
@@ -153,11 +190,31 @@ impl Connection {
     }
 }
 
-async fn custom(
+/// The answers to commands that are sent one behind the other.
+async fn pipeline(
     client: &Client,
+    commands: Vec<(&'static str, Vec<Value>)>,
+) -> Result<Vec<Result<Value, fred::error::Error>>, fred::error::Error> {
+    let pipeline = client.pipeline();
+    for (name, words) in commands {
+        let () = custom(&pipeline, name, ClusterHash::FirstKey, words).await?;
+    }
+    let answers = pipeline.try_all::<Value>().await;
+    for answer in &answers {
+        if let Err(error) = answer
+            && !errors::is_reply(error.details())
+        {
+            return Err(error.clone());
+        }
+    }
+    Ok(answers)
+}
+
+async fn custom<R: FromValue>(
+    client: &impl ClientLike,
     name: &'static str,
     hash: ClusterHash,
     words: Vec<Value>,
-) -> Result<Value, fred::error::Error> {
+) -> Result<R, fred::error::Error> {
     client.custom(CustomCommand::new_static(name, hash, false), words).await
 }

@@ -1,11 +1,12 @@
-//! Writes under the exact guard, for one node and Sentinel: data and offset change in one atomic step.
+//! Writes under the exact guard, for one node and Sentinel: data and offset change in one atomic step, by a transaction where
+//! that can be, else by a script.
 
 use connect_core::{Batch, Outcome, SinkError, Verdict};
 
 use crate::op::Op;
 use crate::position::{Next, Position, reconcile};
-use crate::script;
-use crate::store::{Applied, Call, Guard, MOST_SURPRISES, Store, mark, rejection};
+use crate::script::Chunk;
+use crate::store::{Applied, Call, MOST_SURPRISES, Store, mark, rejection};
 
 /// Writes a batch, or a prefix of it that ends before a record that can't be written.
 ///
@@ -22,14 +23,14 @@ pub async fn write(store: &Store, batch: &Batch<Op>) -> Result<Outcome, SinkErro
     let mut done = 0;
     let mut surprises = 0;
     loop {
-        let steps = script::encode(&items[done..], store.limits, store.collapse);
-        let end = done + steps.items.len();
+        let chunk = Chunk::first(&items[done..], store.limits, store.collapse);
+        let end = done + chunk.items.len();
         let next = at(items.get(end).map_or(batch.next, |item| item.offset));
         let key = &store.offsets_key;
-        let call = Call { key, partition: &batch.source, expected: &text, next, steps: &steps };
-        match store.apply(Guard::Exact, call).await? {
+        let call = Call { key, partition: &batch.source, expected: &text, next, chunk: &chunk };
+        match store.apply_exact(call).await? {
             Applied::All => {
-                mark(&mut outcome, items, done..end, &steps, done);
+                mark(&mut outcome, items, done..end, &chunk, done);
                 if end == items.len() {
                     return Ok(outcome);
                 }
@@ -38,7 +39,7 @@ pub async fn write(store: &Store, batch: &Batch<Op>) -> Result<Outcome, SinkErro
             Applied::Stopped { offset, error } => {
                 let index = items.partition_point(|item| item.offset < offset);
                 let rejection = rejection(batch, index, &error)?;
-                mark(&mut outcome, items, done..index, &steps, done);
+                mark(&mut outcome, items, done..index, &chunk, done);
                 outcome.set(index, Verdict::Rejected(rejection));
                 return Ok(outcome);
             }

@@ -17,6 +17,7 @@ mod script;
 mod sink;
 mod store;
 mod tls;
+mod transaction;
 pub mod words;
 
 use connect_core::{Connector, Context};

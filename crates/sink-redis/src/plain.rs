@@ -4,7 +4,7 @@ use connect_core::{Batch, Item, Outcome, SinkError, Verdict};
 
 use crate::cluster;
 use crate::op::Op;
-use crate::script;
+use crate::script::Chunk;
 use crate::store::{Store, mark, rejection};
 
 /// Writes a batch; in a cluster slot by slot.
@@ -34,11 +34,11 @@ async fn write_items(
 ) -> Result<(), SinkError> {
     let mut done = 0;
     while done < items.len() {
-        let steps = script::encode(&items[done..], store.limits, store.collapse);
-        let end = done + steps.items.len();
-        let failed = store.apply_plain(&items[done].op.key, &steps).await?;
+        let chunk = Chunk::first(&items[done..], store.limits, store.collapse);
+        let end = done + chunk.items.len();
+        let failed = store.apply_plain(&items[done].op.key, &chunk).await?;
         let mut marks = Outcome::written();
-        mark(&mut marks, items, done..end, &steps, done);
+        mark(&mut marks, items, done..end, &chunk, done);
         let mut rejected = Vec::with_capacity(failed.len());
         for (offset, error) in failed {
             let index = items.partition_point(|item| item.offset < offset);

@@ -28,39 +28,45 @@ pub struct Limits {
     pub bytes: usize,
 }
 
-/// The first items of a batch, encoded for a script.
+/// The first items of a batch, as many as go into one step.
 #[derive(Debug)]
-pub struct Steps<'a> {
-    /// A MessagePack array: offset, number of words, words of the command, and so on.
-    pub encoded: Bytes,
-    /// The items that it stands for.
+pub struct Chunk<'a> {
+    /// The items.
     pub items: &'a [Item<Op>],
     /// Indexes of those that are not sent, since a later one writes the same key.
     pub collapsed: Vec<usize>,
 }
 
-/// Encodes as many items as fit; with `collapse` only the last one of each key. Sets and deletes that follow each other
-/// become one command: neither can fail because of what is stored.
-pub fn encode(items: &[Item<Op>], limits: Limits, collapse: bool) -> Steps<'_> {
-    let mut size = 0;
-    let mut count = 0;
-    for item in items.iter().take(limits.items) {
-        size += item.op.bytes();
-        if count > 0 && size > limits.bytes {
-            break;
+impl<'a> Chunk<'a> {
+    /// As many items as fit; with `collapse` only the last one of each key is sent.
+    pub fn first(items: &'a [Item<Op>], limits: Limits, collapse: bool) -> Self {
+        let (mut size, mut count) = (0, 0);
+        for item in items.iter().take(limits.items) {
+            size += item.op.bytes();
+            if count > 0 && size > limits.bytes {
+                break;
+            }
+            count += 1;
         }
-        count += 1;
+        let items = &items[..count];
+        Self { items, collapsed: if collapse { collapsed(items) } else { Vec::new() } }
     }
-    let items = &items[..count];
-    let collapsed = if collapse { collapsed(items) } else { Vec::new() };
-    let mut writer = Writer::with_capacity(size + 24 * count + 64);
-    let mut passed_over = collapsed.iter().copied().peekable();
-    for (index, item) in items.iter().enumerate() {
-        if passed_over.next_if_eq(&index).is_none() {
-            writer.item(item);
-        }
+
+    /// The items that are sent.
+    pub fn sent(&self) -> impl Iterator<Item = &'a Item<Op>> {
+        let mut passed_over = self.collapsed.iter().copied().peekable();
+        let sent = self.items.iter().enumerate();
+        sent.filter(move |(index, _)| passed_over.next_if_eq(index).is_none()).map(|(_, item)| item)
     }
-    Steps { encoded: writer.finish(), items, collapsed }
+
+    /// What a script reads: a MessagePack array of offset, number of words, words of the command, and so on. Sets and deletes
+    /// that follow each other become one command: neither can fail because of what is stored.
+    pub fn encode(&self) -> Bytes {
+        let size: usize = self.items.iter().map(|item| item.op.bytes()).sum();
+        let mut writer = Writer::with_capacity(size + 24 * self.items.len() + 64);
+        self.sent().for_each(|item| writer.item(item));
+        writer.finish()
+    }
 }
 
 /// Indexes of the items that a later one writes over.

@@ -10,7 +10,8 @@ use crate::fingerprint::Fingerprint;
 use crate::mapping::Mapping;
 use crate::op::Op;
 use crate::position::{Position, TopicId};
-use crate::store::Store;
+use crate::script::Chunk;
+use crate::store::{Applied, Call, Guard, Store};
 use crate::{cluster, errors, exact, plain, script};
 
 /// Records into Redis.
@@ -158,9 +159,19 @@ impl Sink for RedisSink {
                     store.connection.run(&self.resume, vec![store.offsets_key.as_str().into()], arguments).await?;
                 let answer: [Option<String>; 3] = answer.convert().map_err(|error| errors::of_call(&error))?;
                 self.fingerprint.compare(answer[1].as_deref(), &store.offsets_key)?;
-                let position = Position { offset, topic_id: assigned.topic_id.map(TopicId) };
-                let words = [store.offsets_key.as_str(), &field, &position.to_string()].map(Value::from).to_vec();
-                store.connection.command("HSET", words).await.map(drop)
+                let next = Position { offset, topic_id: assigned.topic_id.map(TopicId) };
+                let (partition, chunk) = (&assigned.partition, Chunk { items: &[], collapsed: Vec::new() });
+                let expected = answer[0].as_deref().unwrap_or_default();
+                // By the script that moves it otherwise, so that a process that was forgotten somewhere notices.
+                match store
+                    .apply(Guard::Exact, Call { key: &store.offsets_key, partition, expected, next, chunk: &chunk })
+                    .await?
+                {
+                    Applied::All => Ok(()),
+                    _ => {
+                        Err(SinkError::transient("contention", format!("another process writes {partition} meanwhile")))
+                    }
+                }
             }
         }
     }

@@ -10,12 +10,13 @@ use connect_core::{Batch, Item, Outcome, Rejection, SinkError, TopicPartition, V
 use fred::types::Value;
 use fred::types::scripts::Script;
 
-use crate::config::{Atomic, RedisConfig};
+use crate::config::{Atomic, Command, RedisConfig};
 use crate::connection::Connection;
 use crate::errors;
 use crate::op::Op;
 use crate::position::{Position, TopicId};
-use crate::script::{self, Limits, Steps};
+use crate::script::{self, Chunk, Limits};
+use crate::transaction::{self, Move, Transactions};
 
 /// How often one write may find yet another position before it gives up: another process writes at the same time.
 pub const MOST_SURPRISES: usize = 4;
@@ -36,6 +37,8 @@ pub struct Store {
     /// Whether a script names the keys that it writes. A cluster has to know them: while a slot moves, some of its keys are
     /// on one node and some on another, and a script that found a key missing would begin it anew.
     names_keys: bool,
+    /// For plain sets outside a cluster, and `None` for all else.
+    transactions: Option<Transactions>,
     exact: Script,
     monotone: Script,
     plain: Script,
@@ -79,7 +82,7 @@ pub struct Call<'a> {
     /// The position to store at the end.
     pub next: Position,
     /// The operations.
-    pub steps: &'a Steps<'a>,
+    pub chunk: &'a Chunk<'a>,
 }
 
 impl Store {
@@ -106,6 +109,7 @@ impl Store {
             connection: Connection::new(config)?,
             offsets_key,
             names_keys: config.url.is_cluster() && !config.command.publishes(),
+            transactions: (config.command == Command::Set && !config.url.is_cluster()).then(Transactions::new),
             limits,
             collapse: config.collapse,
             exact: Script::from_lua(script::EXACT),
@@ -159,7 +163,22 @@ impl Store {
         }
     }
 
-    /// Applies operations under a guard.
+    /// Applies operations if the stored position is the expected one: in a transaction if it can be, else by a script.
+    ///
+    /// # Errors
+    /// What Redis or the client says of the whole call.
+    pub async fn apply_exact(&self, call: Call<'_>) -> Result<Applied, SinkError> {
+        if let Some(transactions) = &self.transactions {
+            let next = call.next.to_string();
+            let step = Move { offsets_key: call.key, partition: call.partition, expected: call.expected, next: &next };
+            if transactions.apply(&self.connection, call.chunk, step).await? {
+                return Ok(Applied::All);
+            }
+        }
+        self.apply(Guard::Exact, call).await
+    }
+
+    /// Applies operations by a script under a guard.
     ///
     /// # Errors
     /// What Redis or the client says of the whole call.
@@ -174,10 +193,13 @@ impl Store {
             Value::from(call.expected),
             Value::from(call.next.to_string()),
             Value::from(suffix),
-            Value::from(call.steps.encoded.clone()),
+            Value::from(call.chunk.encode()),
         ];
         let mut keys = vec![Value::from(call.key)];
-        keys.extend(self.named(call.steps));
+        if guard == Guard::Exact && self.transactions.is_some() {
+            keys.push(transaction::marker(call.key, call.partition).into());
+        }
+        keys.extend(self.named(call.chunk));
         let answer = self.connection.run(script, keys, arguments).await?;
         let (kind, offset, error) = match &answer {
             Value::Array(parts) => match parts.as_slice() {
@@ -206,10 +228,16 @@ impl Store {
     ///
     /// # Errors
     /// What Redis or the client says of the whole call.
-    pub async fn apply_plain(&self, key: &Bytes, steps: &Steps<'_>) -> Result<Vec<(i64, String)>, SinkError> {
+    pub async fn apply_plain(&self, key: &Bytes, chunk: &Chunk<'_>) -> Result<Vec<(i64, String)>, SinkError> {
+        if self.transactions.is_some()
+            && let Some(commands) = transaction::commands(chunk)
+        {
+            self.connection.commands(commands).await?;
+            return Ok(Vec::new());
+        }
         let mut keys = vec![Value::Bytes(key.clone())];
-        keys.extend(self.named(steps));
-        let answer = self.connection.run(&self.plain, keys, vec![Value::from(steps.encoded.clone())]).await?;
+        keys.extend(self.named(chunk));
+        let answer = self.connection.run(&self.plain, keys, vec![Value::from(chunk.encode())]).await?;
         let Value::Array(parts) = &answer else { return Err(unknown_answer()) };
         let failed = |pair: &[Value]| match pair {
             [offset, error] => Some((offset.as_str()?.parse().ok()?, error.as_string()?)),
@@ -219,8 +247,8 @@ impl Store {
     }
 
     /// The keys that a script names beside its first one.
-    fn named(&self, steps: &Steps<'_>) -> Vec<Value> {
-        let items = if self.names_keys { steps.items } else { &[] };
+    fn named(&self, chunk: &Chunk<'_>) -> Vec<Value> {
+        let items = if self.names_keys { chunk.items } else { &[] };
         let keys: HashSet<&Bytes> = items.iter().map(|item| &item.op.key).collect();
         keys.into_iter().map(|key| Value::Bytes(key.clone())).collect()
     }
@@ -240,8 +268,8 @@ pub fn rejection(batch: &Batch<Op>, index: usize, error: &str) -> Result<Rejecti
 
 /// Names what of these items is not simply written: superseded by a later one of the same call, or gone at once since
 /// its expiry lies in the past.
-pub fn mark(outcome: &mut Outcome, items: &[Item<Op>], range: Range<usize>, steps: &Steps<'_>, first: usize) {
-    let collapsed = steps.collapsed.iter().map(|index| index + first).filter(|index| range.contains(index));
+pub fn mark(outcome: &mut Outcome, items: &[Item<Op>], range: Range<usize>, chunk: &Chunk<'_>, first: usize) {
+    let collapsed = chunk.collapsed.iter().map(|index| index + first).filter(|index| range.contains(index));
     for index in collapsed {
         outcome.set(index, Verdict::Superseded);
     }
@@ -251,7 +279,7 @@ pub fn mark(outcome: &mut Outcome, items: &[Item<Op>], range: Range<usize>, step
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as i64);
     for index in range {
         let expired = items[index].op.expire_at.is_some_and(|expire_at| expire_at <= now);
-        if expired && steps.collapsed.binary_search(&(index - first)).is_err() {
+        if expired && chunk.collapsed.binary_search(&(index - first)).is_err() {
             outcome.set(index, Verdict::Expired);
         }
     }

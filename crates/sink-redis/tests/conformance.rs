@@ -82,7 +82,7 @@ impl Harness for OnRedis {
         let client = self.client(place).await;
         let mut dump = Dump::new();
         let Value::Array(keys) = ask(&client, &[b"KEYS", b"*"]).await else { return dump };
-        for key in keys.into_iter().map(bytes) {
+        for key in keys.into_iter().map(bytes).filter(|key| !key.starts_with(b"connect:offsets:")) {
             let value = match ask(&client, &[b"TYPE", &key]).await.as_str().as_deref() {
                 Some("string") => ask(&client, &[b"GET", &key]).await,
                 Some("list") => ask(&client, &[b"LRANGE", &key, b"0", b"-1"]).await,

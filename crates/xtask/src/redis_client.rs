@@ -63,12 +63,14 @@ pub async fn count(client: &Client, prefix: &str) -> Result<usize> {
     Ok(keys(client, prefix).await?.len())
 }
 
-/// How many keys there are.
+/// How many keys there are beside those of connectors: their offsets, and the markers of their transactions.
 ///
 /// # Errors
 /// The server doesn't answer.
 pub async fn size(client: &Client) -> Result<u64> {
-    Ok(client.custom(fred::cmd!("DBSIZE"), Vec::<String>::new()).await?)
+    let ours = count(client, "connect:offsets:").await? as u64;
+    let all: u64 = client.custom(fred::cmd!("DBSIZE"), Vec::<String>::new()).await?;
+    Ok(all.saturating_sub(ours))
 }
 
 /// The sum of the offsets in a connector's hash of them. Its other fields are no numbers.

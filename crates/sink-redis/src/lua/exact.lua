@@ -1,6 +1,7 @@
 -- Applies operations and moves the partition's offset, in one atomic step, if the stored position is the expected one.
 --
 -- KEYS[1]  the hash of offsets
+-- KEYS[2]  the partition's marker, if there is one: a transaction that watches it does nothing once its offset was moved
 -- ARGV[1]  the partition's field in it
 -- ARGV[2]  the position that must be stored there now, empty for none
 --
@@ -9,3 +10,4 @@ local stored = redis.call('HGET', KEYS[1], ARGV[1]) or ''
 if stored ~= ARGV[2] then
   return {'found', stored}
 end
+local marker = KEYS[2]

@@ -14,3 +14,4 @@ if stored then
     return {'found', stored}
   end
 end
+local marker = nil

@@ -9,6 +9,12 @@
 -- offset is stored, or {'torn', offset, error}: of that record a command behind the first failed, which only a missing
 -- permission makes happen. Its effect is there, so the record counts as applied and the offset behind it is stored.
 local call, unpack, type = redis.pcall, unpack, type
+local function keep(position)
+  redis.call('HSET', KEYS[1], ARGV[1], position)
+  if marker and redis.call('EXISTS', marker) == 1 then
+    redis.call('SET', marker, position, 'KEEPTTL')
+  end
+end
 local steps = cmsgpack.unpack(ARGV[5])
 local at, count, before = 1, #steps, nil
 while at < count do
@@ -19,17 +25,17 @@ while at < count do
     -- written nothing before it was, and the caller gets the server's own error.
     local offset = steps[at]
     if offset ~= before then
-      redis.call('HSET', KEYS[1], ARGV[1], offset .. ARGV[4])
+      keep(offset .. ARGV[4])
       return {'stopped', offset, answer.err}
     end
     while at < count and steps[at] == offset do
       at = at + 2 + steps[at + 1]
     end
-    redis.call('HSET', KEYS[1], ARGV[1], at < count and steps[at] .. ARGV[4] or ARGV[3])
+    keep(at < count and steps[at] .. ARGV[4] or ARGV[3])
     return {'torn', offset, answer.err}
   end
   before = steps[at]
   at = last + 1
 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+keep(ARGV[3])
 return 'applied'

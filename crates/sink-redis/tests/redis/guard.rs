@@ -146,7 +146,7 @@ async fn a_batch_that_is_too_large_is_several_scripts() {
 #[ignore = "needs servers: cargo xtask test"]
 async fn a_batch_is_one_round_trip() {
     let server = Server::start().await;
-    let sink = server.sink();
+    let sink = server.sink_with(&[("CONNECT_REDIS_COMMAND", "incrby"), ("CONNECT_REDIS_AMOUNT", "1")]);
     start(&sink).await;
     server.ask("CONFIG RESETSTAT").await;
     let records: Vec<_> = (0..4_000).map(|i| record(i, &format!("k{i}"), "v")).collect();

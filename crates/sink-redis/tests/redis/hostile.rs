@@ -57,7 +57,7 @@ async fn keys_and_members_are_bytes() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn a_script_of_many_mebibytes_is_one_step() {
+async fn a_batch_of_many_mebibytes_is_one_step() {
     let server = Server::start().await;
     for command in ["set", "rpush"] {
         server.ask("FLUSHALL").await;
@@ -72,8 +72,9 @@ async fn a_script_of_many_mebibytes_is_one_step() {
         let records: Vec<Record> = (0..30_000).map(|i| record(i, &format!("k{i}"), value.clone())).collect();
         assert_eq!(write(&sink, 0, &records).await, Outcome::written());
         assert_eq!(server.stored().await, "30000");
-        assert_eq!(server.ask("DBSIZE").await, "30001");
-        assert!(server.ask("INFO commandstats").await.contains("cmdstat_evalsha:calls=1,"), "{command}");
+        assert_eq!(server.ask("KEYS k*").await.split(' ').count(), 30_000);
+        let way = if command == "set" { "cmdstat_exec:calls=1," } else { "cmdstat_evalsha:calls=1," };
+        assert!(server.ask("INFO commandstats").await.contains(way), "{command}");
     }
 }
 

@@ -14,5 +14,6 @@ mod json;
 mod resume;
 mod support;
 mod topology;
+mod transaction;
 mod values;
 mod ways;

@@ -21,6 +21,7 @@ use kafka_protocol::{
     messages::{
         ProduceRequest, TopicName,
         produce_request::{PartitionProduceData, TopicProduceData},
+        produce_response::PartitionProduceResponse,
     },
     protocol::StrBytes,
 };
@@ -170,8 +171,13 @@ async fn cluster(kafka: &Kafka, topic: &'static str) -> Result<Arc<Cluster>> {
 
 async fn warm_up(kafka: &Kafka, topic: &'static str, partitions: i32) -> Result<()> {
     let cluster = cluster(kafka, topic).await?;
+    let begun = Instant::now();
     for first in (0..partitions).step_by(20) {
-        produce(&cluster, topic, first..partitions.min(first + 20), 1).await?;
+        // A partition that was just made has no leader yet.
+        while let Err(error) = produce(&cluster, topic, first..partitions.min(first + 20), 1).await {
+            ensure!(begun.elapsed() < PATIENCE, error);
+            sleep(Duration::from_millis(100)).await;
+        }
     }
     Ok(())
 }
@@ -236,7 +242,10 @@ async fn produce(cluster: &Cluster, topic: &str, partitions: Range<i32>, each: i
     let connection = cluster.broker(leader.node, Purpose::Ask).await?;
     let answer = connection.call(&request, PRODUCE, ANSWER_WITHIN).await?;
     let answers = &answer.responses.first().context("an answer without topics")?.partition_responses;
-    ensure!(answers.iter().all(|answer| answer.error_code == 0), "the broker refused records: {answers:?}");
+    let refused = answers.iter().find(|answer| answer.error_code != 0);
+    if let Some(PartitionProduceResponse { index, error_code, .. }) = refused {
+        bail!("the broker refused records for partition {index}: error {error_code}");
+    }
     Ok((partitions.len() as i32 * each) as u64)
 }
 

@@ -1,0 +1,220 @@
+//! Plain sets and deletes as a transaction. A script makes a Lua string of each key and each value before it can hand them
+//! to a command, which costs Redis several times what the command itself does (ADR 2).
+//!
+//! The guard is a `WATCH` on the partition's marker, a key that is there while transactions are made and that everything
+//! changes that moves the offset of the partition: whoever moved it since we looked makes `EXEC` do nothing. We look behind
+//! each transaction at once, for the next one, so that a batch is one round trip. Whatever is not plainly done is left to
+//! the script, which tells what is wrong.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use connect_core::{Item, SinkError, TopicPartition};
+use fred::error::Error;
+use fred::types::Value;
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::connection::{Connection, Live};
+use crate::op::Action;
+use crate::script::Chunk;
+
+/// Partitions that write at once have a connection each, up to so many; more take turns.
+const CONNECTIONS: usize = 8;
+/// Fewer items are cheaper as a script.
+const FEWEST: usize = 64;
+/// Of what was seen longer ago, the hash of offsets may have changed in ways that leave the marker alone: another program
+/// deleted it, or the server needed the room.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// A marker goes by itself when nothing is written for so long. Redis takes one that went for a change, so it need not
+/// outlive a transaction that is on its way.
+const MARKER_LIFE: Duration = Duration::from_secs(3);
+
+/// A command and its words.
+pub type Words = (&'static str, Vec<Value>);
+
+/// The items as commands that can't fail because of what is stored; `None` where there are others among them. Sets and
+/// deletes of different keys change places, so that there are few commands: between them nobody looks.
+pub fn commands(chunk: &Chunk<'_>) -> Option<Vec<Words>> {
+    let mut commands: Vec<Words> = Vec::new();
+    let (mut sets, mut deletes, mut deleted) = (Vec::new(), Vec::new(), HashSet::new());
+    let mut flush = |sets: &mut Vec<Value>, deletes: &mut Vec<Value>| {
+        for (name, words) in [("MSET", sets), ("DEL", deletes)] {
+            if !words.is_empty() {
+                commands.push((name, std::mem::take(words)));
+            }
+        }
+    };
+    for Item { op, .. } in chunk.sent() {
+        match &op.action {
+            Action::Set(value) => {
+                if deleted.contains(&op.key) {
+                    flush(&mut sets, &mut deletes);
+                    deleted.clear();
+                }
+                sets.extend([Value::Bytes(op.key.clone()), Value::Bytes(value.clone())]);
+            }
+            Action::Delete => {
+                deleted.insert(&op.key);
+                deletes.push(Value::Bytes(op.key.clone()));
+            }
+            Action::Commands(_) => return None,
+        }
+    }
+    flush(&mut sets, &mut deletes);
+    Some(commands)
+}
+
+/// What a transaction does beside the items.
+pub struct Move<'a> {
+    /// The hash of offsets.
+    pub offsets_key: &'a str,
+    /// The partition.
+    pub partition: &'a TopicPartition,
+    /// The position that must be stored, empty for none.
+    pub expected: &'a str,
+    /// The one to store.
+    pub next: &'a str,
+}
+
+/// The key that changes whenever the offset of a partition does.
+pub fn marker(offsets_key: &str, partition: &TopicPartition) -> String {
+    format!("{offsets_key}:{{{partition}}}")
+}
+
+/// The connections on which transactions are made.
+pub struct Transactions {
+    lanes: [AsyncMutex<Option<Ready>>; CONNECTIONS],
+    lane_of: Mutex<HashMap<TopicPartition, usize>>,
+    /// The server lets this user make them, as far as is known.
+    allowed: AtomicBool,
+}
+
+/// A connection that is within a transaction already: a server that refused `MULTI` would take what follows as it comes.
+/// Dropped, it is closed, and nothing of the transaction happens.
+struct Ready {
+    live: Live,
+    partition: TopicPartition,
+    /// The position that was stored when we began to watch.
+    position: String,
+    since: Instant,
+}
+
+impl Transactions {
+    /// Connects when it is first needed.
+    pub fn new() -> Self {
+        Self { lanes: Default::default(), lane_of: Mutex::default(), allowed: AtomicBool::new(true) }
+    }
+
+    /// Applies items and moves the offset in one atomic step. `false`: nothing was done, or it is not known; the script is
+    /// to be asked.
+    ///
+    /// # Errors
+    /// The connection failed, and the transaction may have been made or yet be made.
+    pub async fn apply(&self, connection: &Connection, chunk: &Chunk<'_>, step: Move<'_>) -> Result<bool, SinkError> {
+        if chunk.items.len() < FEWEST || !self.allowed.load(Relaxed) {
+            return Ok(false);
+        }
+        let Some(commands) = commands(chunk) else { return Ok(false) };
+        let mut lane = self.lanes[self.lane(step.partition)].lock().await;
+        // Taken out: if this future is dropped, nobody goes on with a connection of which nothing is known.
+        let Some(ready) = self.ready(lane.take(), connection, &step).await? else { return Ok(false) };
+        if ready.position != step.expected {
+            return Ok(false);
+        }
+        let (done, next) = self.execute(ready.live, commands, &step).await?;
+        *lane = next;
+        Ok(done)
+    }
+
+    /// A connection that watches this partition, the one at hand if it does.
+    async fn ready(
+        &self,
+        at_hand: Option<Ready>,
+        connection: &Connection,
+        step: &Move<'_>,
+    ) -> Result<Option<Ready>, SinkError> {
+        let (live, discard) = match at_hand.filter(|ready| ready.live.is_connected()) {
+            Some(ready) if ready.partition == *step.partition && ready.since.elapsed() < FRESH => {
+                return Ok(Some(ready));
+            }
+            Some(ready) => (ready.live, vec![("DISCARD", Vec::new())]),
+            None => (connection.open().await?, Vec::new()),
+        };
+        let first = discard.len();
+        let answers = live.pipeline(discard.into_iter().chain(look(step)).collect()).await?;
+        self.notice(&answers);
+        Ok(looked(live, answers.get(first..).unwrap_or_default(), step))
+    }
+
+    /// Ends a transaction, and begins the next one.
+    async fn execute(
+        &self,
+        live: Live,
+        commands: Vec<Words>,
+        step: &Move<'_>,
+    ) -> Result<(bool, Option<Ready>), SinkError> {
+        let mut pipeline = commands;
+        pipeline.push(("HSET", [step.offsets_key, &step.partition.to_string(), step.next].map(Value::from).to_vec()));
+        pipeline.push(mark(step, step.next));
+        let queued = pipeline.len();
+        pipeline.push(("EXEC", Vec::new()));
+        pipeline.extend(look(step));
+        let answers = live.pipeline(pipeline).await?;
+        self.notice(&answers);
+        let done = match answers.get(queued) {
+            Some(Ok(Value::Array(effects))) => effects.len() == queued,
+            _ => false,
+        };
+        Ok((done, looked(live, answers.get(queued + 1..).unwrap_or_default(), step)))
+    }
+
+    /// Where transactions are forbidden, only scripts are made from then on.
+    fn notice(&self, answers: &[Result<Value, Error>]) {
+        let forbidden =
+            answers.iter().find_map(|answer| answer.as_ref().err().filter(|e| e.details().starts_with("NOPERM")));
+        if let Some(error) = forbidden
+            && self.allowed.swap(false, Relaxed)
+        {
+            warn!(
+                %error,
+                "this user may not make transactions, so scripts are used, which cost Redis more: grant WATCH, MULTI, EXEC and DISCARD"
+            );
+        }
+    }
+
+    fn lane(&self, partition: &TopicPartition) -> usize {
+        let mut lane_of = self.lane_of.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = lane_of.len();
+        *lane_of.entry(partition.clone()).or_insert(count % CONNECTIONS)
+    }
+}
+
+/// Changes the marker, or makes it.
+fn mark(step: &Move<'_>, text: &str) -> Words {
+    let life = MARKER_LIFE.as_millis().to_string();
+    ("SET", [&marker(step.offsets_key, step.partition), text, "PX", &life].map(Value::from).to_vec())
+}
+
+/// What begins a transaction.
+fn look(step: &Move<'_>) -> [Words; 3] {
+    [
+        ("WATCH", vec![marker(step.offsets_key, step.partition).into()]),
+        ("HGET", vec![step.offsets_key.into(), step.partition.to_string().into()]),
+        ("MULTI", Vec::new()),
+    ]
+}
+
+/// `None` unless each of the three was done.
+fn looked(live: Live, answers: &[Result<Value, Error>], step: &Move<'_>) -> Option<Ready> {
+    let [Ok(watch), Ok(position), Ok(multi)] = answers else { return None };
+    if !watch.is_ok() || !multi.is_ok() {
+        return None;
+    }
+    let position = position.as_string().unwrap_or_default();
+    Some(Ready { live, partition: step.partition.clone(), position, since: Instant::now() })
+}

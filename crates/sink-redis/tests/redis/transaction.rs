@@ -1,0 +1,127 @@
+//! Plain sets and deletes in transactions: the guard holds there as it does in a script.
+
+use connect_core::{Outcome, Record, Sink, SinkError};
+
+use crate::support::{Server, batch, fatal, record, start, superseded, tombstone, transient, write};
+
+const MANY: i64 = 100;
+
+/// So many records from this offset on that a transaction is worth it.
+fn many(first: i64, value: &str) -> Vec<Record> {
+    (first..first + MANY)
+        .map(|offset| record(offset, &format!("k{}", offset % 10), format!("{value}{offset}")))
+        .collect()
+}
+
+/// How often Redis ran a command.
+async fn calls(server: &Server, command: &str) -> usize {
+    let stats = server.ask("INFO commandstats").await;
+    let line = stats.split_whitespace().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+    line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn batch_follows_batch_without_a_script_and_in_one_round_trip() {
+    let server = Server::start().await;
+    let sink = server.sink();
+    start(&sink).await;
+    server.ask("CONFIG RESETSTAT").await;
+    for round in 0..5 {
+        let mut records = many(round * MANY, "v");
+        records[50] = tombstone(round * MANY + 50, "k1");
+        assert_eq!(write(&sink, round * MANY, &records).await, Outcome::written());
+        let last = |key: i64| format!("v{}", round * MANY + 90 + key);
+        assert_eq!(server.ask("MGET k0 k1 k9").await, [last(0), last(1), last(9)].join(" "));
+    }
+    assert_eq!(server.stored().await, "500");
+    // One look before the first, and one behind each.
+    let counted = [calls(&server, "evalsha").await, calls(&server, "exec").await, calls(&server, "watch").await];
+    assert_eq!(counted, [0, 5, 6]);
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn whoever_moved_the_offset_meanwhile_makes_a_transaction_do_nothing() {
+    let server = Server::start().await;
+    let (stale, owner) = (server.sink(), server.sink());
+    start(&stale).await;
+    write(&stale, 0, &many(0, "first")).await;
+    // By a script, by a transaction, and by a reset: each while the stale one watches already.
+    assert_eq!(write(&owner, 100, &many(100, "owner")[..10]).await, Outcome::written());
+    assert_eq!(superseded(&write(&stale, 100, &many(100, "stale")[..10]).await), 10);
+    let late = stale.write(&batch(&stale, Some(100), 100, &many(100, "stale"))).await.unwrap();
+    assert_eq!(superseded(&late), 10, "what the owner had written, and the rest is written behind it");
+    assert_eq!(server.stored().await, "200");
+    write(&owner, 200, &many(200, "owner")).await;
+    assert_eq!(superseded(&stale.write(&batch(&stale, Some(200), 200, &many(200, "stale"))).await.unwrap()), 100);
+    assert_eq!(server.ask("GET k9").await, "owner299");
+    owner.set_stored(&crate::support::assigned(None), 250).await.unwrap();
+    let result = owner.write(&batch(&owner, Some(300), 300, &many(300, "owner"))).await;
+    assert_eq!(result, Err(SinkError::OutOfStep { stored: Some(250) }));
+    assert_eq!((server.ask("GET k9").await, server.stored().await), ("owner299".to_owned(), "250".to_owned()));
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_connection_that_was_lost_guards_nothing_and_writes_nothing() {
+    let server = Server::start().await;
+    let sink = server.sink();
+    start(&sink).await;
+    write(&sink, 0, &many(0, "v")).await;
+    // It is within the next transaction already: on another connection the commands would be taken one by one.
+    server.ask("CLIENT KILL TYPE normal SKIPME yes").await;
+    server.ask("HSET connect:offsets:test events-0 7").await;
+    loop {
+        match sink.write(&batch(&sink, Some(100), 100, &many(100, "late"))).await {
+            Err(SinkError::Transient { .. }) => {}
+            other => break assert_eq!(other, Err(SinkError::OutOfStep { stored: Some(7) })),
+        }
+    }
+    assert_eq!(server.ask("GET k9").await, "v99");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn who_may_not_make_transactions_writes_by_scripts() {
+    let server = Server::start().await;
+    let url = format!("redis://narrow:pw@127.0.0.1:{}", server.redis.port());
+    for refused in ["multi", "exec", "watch"] {
+        server.ask("FLUSHALL").await;
+        server.ask(&format!("ACL SETUSER narrow reset on >pw ~* +@all -{refused}")).await;
+        let sink = crate::support::sink(&url, &[]);
+        start(&sink).await;
+        for round in 0..2 {
+            assert_eq!(write(&sink, round * MANY, &many(round * MANY, "v")).await, Outcome::written(), "{refused}");
+        }
+        assert_eq!(
+            (server.ask("GET k9").await, server.stored().await),
+            ("v199".to_owned(), "200".to_owned()),
+            "{refused}"
+        );
+        // Another one was there first: nothing may slip past the guard.
+        server.ask("HSET connect:offsets:test events-0 150").await;
+        let result = sink.write(&batch(&sink, Some(200), 200, &many(200, "late"))).await;
+        assert_eq!(result, Err(SinkError::OutOfStep { stored: Some(150) }), "{refused}");
+        assert_eq!(server.ask("GET k9").await, "v199", "{refused}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn what_the_server_refuses_is_told_as_by_a_script() {
+    let server = Server::start().await;
+    let sink = server.sink();
+    start(&sink).await;
+    write(&sink, 0, &many(0, "v")).await;
+    server.ask("CONFIG SET maxmemory 1").await;
+    assert_eq!(transient(sink.write(&batch(&sink, Some(100), 100, &many(100, "v"))).await), "out_of_memory");
+    server.ask("CONFIG SET maxmemory 0").await;
+    assert_eq!(server.stored().await, "100");
+    assert_eq!(write(&sink, 100, &many(100, "v")).await, Outcome::written());
+    server.ask("DEL connect:offsets:test").await;
+    server.ask("SET connect:offsets:test theirs").await;
+    // Within the second in which what was seen counts, the transaction itself meets the other type, and the script tells it.
+    let message = fatal(sink.write(&batch(&sink, Some(200), 200, &many(200, "v"))).await);
+    assert!(message.contains("connect:offsets:test"), "{message}");
+}
