@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use connect_testkit::dice::Dice;
@@ -86,6 +87,12 @@ impl Load {
     /// Starts a connector that writes at most so many records a second.
     pub fn start_at(&self, rate: u64) -> Running {
         self.connector.clone().env("CONNECT_RATE", rate.to_string()).start().unwrap()
+    }
+
+    /// Runs one of the connector's other commands.
+    pub async fn call(&self, arguments: &[&str]) -> ExitStatus {
+        let command = arguments.iter().fold(self.connector.clone(), |command, argument| command.arg(*argument));
+        command.start().unwrap().wait(PATIENCE).await.unwrap_or_else(|error| panic!("{error}:\n{}", self.logged()))
     }
 
     /// Waits until a connector has written everything, and compares.
