@@ -6,6 +6,7 @@ use std::time::Duration;
 use connect_core::{Record, Sink};
 use connect_testkit::dice::Dice;
 use connect_testkit::proxy::{Fault, Proxy};
+use elasticsearch::http::Method::Get;
 use tokio::time::{sleep, timeout};
 use xtask::effort::share;
 use xtask::elasticsearch_client::Client;
@@ -32,15 +33,29 @@ async fn kills_leave_updates_applied_once_each() {
 
 async fn killed(server: &Shared, action: &str, dice: &Dice) {
     let load = Load::new(share(100_000), dice, &server.url).await.set("CONNECT_ELASTICSEARCH_ACTION", action);
-    for life in 0..share(60) {
+    let (kills, mut at_work, mut done) = (share(60), 0, 0);
+    for life in 0..kills {
         let mut running = load.start_at(RATE);
-        // Anywhere: before the first request, in the middle of one, between two.
-        if let Ok(status) = running.wait(dice.time(LONGEST_LIFE)).await {
+        // Anywhere: before the first request, in the middle of one, between two. Any time is as likely as another: `Dice::time` likes
+        // short ones, and most lives would end before they have begun to write.
+        let life_time = Duration::from_millis(dice.below(LONGEST_LIFE.as_millis() as u64));
+        if let Ok(status) = running.wait(life_time).await {
             panic!("life {life} ended by itself with {status}: {}", load.logged());
         }
         running.kill().await.unwrap();
+        let before = std::mem::replace(&mut done, writes(&server.client, &load.topic).await);
+        at_work += u64::from(done > before);
     }
+    println!("{at_work} of {kills} kills met a connector at work");
+    assert!(at_work >= kills / 4, "the kills came too early to show anything");
     load.ends_right(load.start(), &server.client).await;
+}
+
+/// How often something was written to an index, or deleted.
+async fn writes(client: &Client, index: &str) -> u64 {
+    let (_, stats) = client.send(Get, &format!("{index}/_stats/indexing"), "").await.unwrap();
+    let indexing = &stats["_all"]["primaries"]["indexing"];
+    ["index_total", "delete_total"].iter().filter_map(|name| indexing[*name].as_u64()).sum()
 }
 
 #[tokio::test]
