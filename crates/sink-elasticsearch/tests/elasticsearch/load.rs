@@ -20,7 +20,7 @@ use crate::support::unique;
 const KEYS: u64 = 2_000;
 const PARTITIONS: u64 = 4;
 /// A connector may take this long for all of it.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The last document of each key, none where that was a tombstone.
 type Model = BTreeMap<String, Value>;
