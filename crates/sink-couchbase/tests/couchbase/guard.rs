@@ -87,7 +87,8 @@ async fn a_stale_owner_changes_nothing() {
             assert_eq!(write(&owner, &news).await, [None, None, None, None]);
             write(&owner, &[record(7, "live", last), record(8, "gone", last)]).await;
             let documents = server.documents("_default", "_default");
-            write(&stale, &news).await;
+            // As far as it had read.
+            write(&stale, &news[..3]).await;
             assert_eq!(server.documents("_default", "_default"), documents, "{pairs:?}, {last:?} was the last");
         }
     }
