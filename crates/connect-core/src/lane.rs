@@ -366,4 +366,51 @@ mod tests {
         assert_eq!((left.first, left.expected, left.next), (11, Some(11), 13));
         assert_eq!(left.items.iter().map(|item| item.offset).collect::<Vec<_>>(), [12]);
     }
+
+    /// Answers each write with the next of these outcomes.
+    struct Scripted(std::sync::Mutex<std::collections::VecDeque<Outcome>>);
+
+    impl Sink for Scripted {
+        type Op = &'static str;
+
+        fn prepare(&self, _: &Record) -> Result<Option<Self::Op>, Rejection> {
+            Ok(None)
+        }
+
+        fn target<'a>(&self, op: &'a Self::Op) -> Option<&'a [u8]> {
+            Some(op.as_bytes())
+        }
+
+        async fn write(&self, _: &Batch<Self::Op>) -> Result<Outcome, SinkError> {
+            Ok(self.0.lock().expect("a test").pop_front().expect("no more writes than outcomes"))
+        }
+    }
+
+    /// How long a lane takes whose two items are answered like this at first, and taken then. The store itself takes no time.
+    async fn time_to_end(first: Outcome) -> Duration {
+        let scripted = Scripted(std::sync::Mutex::new([first, Outcome::written()].into()));
+        let ledger = crate::Ledgers::default().of(&crate::TopicPartition::new("t", 0));
+        let lane = Lane {
+            sink: &scripted,
+            dead_letters: &DeadLetters::Drop,
+            write_timeout: Duration::from_secs(30),
+            jitter_seed: 0,
+            records: &[],
+        };
+        let source = crate::TopicPartition::new("t", 0);
+        let batch = Batch { source, expected: None, first: 10, next: 12, items: items(&["a", "a"]) };
+        let started = Instant::now();
+        assert_eq!(lane.run(batch, InHand::read(&ledger, 2, 2)).await, LaneEnd::Done);
+        assert!(scripted.0.lock().expect("a test").is_empty(), "what was left was sent again");
+        started.elapsed()
+    }
+
+    /// A sink that stops behind what it rejects asks for the rest again, and each of many bad records would cost a delay.
+    #[tokio::test(start_paused = true)]
+    async fn what_stood_behind_a_rejected_item_is_sent_again_at_once() {
+        let rejected = Verdict::Rejected(Rejection::new("no"));
+        assert_eq!(time_to_end(outcome(&[(0, rejected), (1, Verdict::Retry)])).await, Duration::ZERO);
+        let refused = time_to_end(outcome(&[(1, Verdict::Retry)])).await;
+        assert!(refused >= crate::retry::FIRST, "where nothing was rejected the store needs time: {refused:?}");
+    }
 }

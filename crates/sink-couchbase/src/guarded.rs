@@ -46,10 +46,14 @@ impl Writer {
                 self.memory.put(&op.target, source, known);
                 return Ok(Some(Verdict::Superseded));
             }
-            let write = match self.step(op, known) {
+            let step = self.step(op, known);
+            // By what is remembered there is nothing to write, or no document. No CAS value tells whether somebody else changed that,
+            // and one who was taken for dead would bring back what its successor made and removed: look.
+            if !fresh && !matches!(step, Ok(Step::Write(Write { cas: Some(_), .. }))) {
+                continue;
+            }
+            let write = match step {
                 Ok(Step::Write(write)) => write,
-                // By what is remembered there is nothing to write. No CAS value tells whether somebody else changed that: look.
-                _ if !fresh => continue,
                 Ok(Step::Nothing(verdict)) => {
                     self.memory.put(&op.target, source, known);
                     return Ok(verdict);

@@ -123,7 +123,8 @@ impl Harness for Couchbase {
             ("CONNECT_COUCHBASE_PASSWORD", password),
             ("CONNECT_COUCHBASE_BUCKET", &self.cluster.bucket),
             ("CONNECT_COUCHBASE_ID", &id),
-            ("CONNECT_COUCHBASE_TIMEOUT", "2s"),
+            // The checks give up a call after 15 s. A write begins with items for this long, and waits as long for the last answer.
+            ("CONNECT_COUCHBASE_TIMEOUT", "5s"),
             ("CONNECT_COUCHBASE_DURABILITY", "none"),
         ];
         pairs.extend(self.cluster.ca_file.as_deref().map(|file| ("CONNECT_COUCHBASE_CA_FILE", file)));

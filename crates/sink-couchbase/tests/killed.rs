@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of tests may fail the test")]
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use chrono::Utc;
 use connect_testkit::dice::Dice;
 use connect_testkit::scrape::Metrics;
 use couchbase_test_server::{Options, Server};
+use rskafka::client::Client;
 use rskafka::record::Record;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -22,18 +24,18 @@ const RECORDS: u64 = 100_000;
 const KEYS: u64 = 500;
 const PARTITIONS: u64 = 4;
 const KILLS: u64 = 60;
+/// Records that come when the killing is over.
+const TAIL: u64 = 2_000;
 /// Without progress for this long a connector is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(120);
 
 /// Number and amount of each record of a document since its last tombstone.
 type Model = BTreeMap<String, Vec<(u64, i64)>>;
 
-async fn produce(bootstrap: &str, topic: &str, records: u64, dice: &Dice) -> Model {
-    let client = kafka_client::connect(bootstrap).await.unwrap();
-    kafka_client::create_topic(&client, topic, PARTITIONS as i32).await.unwrap();
-    let mut producer = Producer::new(&client, topic, PARTITIONS as i32).await.unwrap();
-    let mut model = Model::new();
-    for number in 0..records {
+/// Appends these records to the topic, and to the model what they make.
+async fn produce(client: &Client, topic: &str, numbers: Range<u64>, dice: &Dice, model: &mut Model) {
+    let mut producer = Producer::new(client, topic, PARTITIONS as i32).await.unwrap();
+    for number in numbers {
         let key = dice.below(KEYS);
         let id = format!("document-{key}");
         let value = if dice.below(200) == 0 {
@@ -49,7 +51,6 @@ async fn produce(bootstrap: &str, topic: &str, records: u64, dice: &Dice) -> Mod
         producer.send((key % PARTITIONS) as usize, record).await.unwrap();
     }
     producer.finish().await.unwrap();
-    model
 }
 
 /// What the counting connector must have made of it.
@@ -124,7 +125,10 @@ async fn documents_are_exact_after_sixty_kills() {
     let dice = Dice::new(seed);
     let bootstrap = shared::kafka().unwrap();
     let topic = format!("killed-{}", Utc::now().timestamp_micros());
-    let model = produce(&bootstrap, &topic, records, &dice).await;
+    let client = kafka_client::connect(&bootstrap).await.unwrap();
+    kafka_client::create_topic(&client, &topic, PARTITIONS as i32).await.unwrap();
+    let mut model = Model::new();
+    produce(&client, &topic, 0..records, &dice, &mut model).await;
     let server = Server::start(Options::default()).await.unwrap();
     server.create_collection("killed", "lists");
     let directory = tempfile::tempdir().unwrap();
@@ -174,10 +178,19 @@ async fn documents_are_exact_after_sixty_kills() {
     println!("{at_work} of {kills} kills met a connector at work");
     assert!(at_work >= kills / 2, "the kills came too late to show anything");
 
+    // The last lives have something to read whatever the others left, and account for it.
+    produce(&client, &topic, records..records + TAIL, &dice, &mut model).await;
     for lives in &mut connectors {
-        lives.until(|metrics| done(metrics, records)).await;
+        lives.until(|metrics| done(metrics, records + TAIL)).await;
         let metrics = lives.connector.finish().await.unwrap();
         println!("in the last life: {:?}", metrics.accounts());
+        let superseded = metrics.sum("connect_records_total", &[("outcome", "superseded")]) as u64;
+        assert!(
+            metrics.written() >= TAIL,
+            "seed {seed}: the tail is {TAIL} records, and {} were written",
+            metrics.written()
+        );
+        assert_eq!(metrics.read(), metrics.written() + superseded, "seed {seed}: a record met another fate");
     }
     assert_eq!(documents(&server, "_default", "_default"), counters(&model), "seed {seed}");
     assert_eq!(documents(&server, "killed", "lists"), lists(&model), "seed {seed}");

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use connect_core::SinkError;
 
 use crate::answer::{Cause, ItemAnswer};
+use crate::epoch;
 use crate::op::Kind;
 use crate::update::OUT_OF_ORDER;
 
@@ -35,8 +36,8 @@ pub(crate) enum Refusal {
     Error(SinkError),
 }
 
-/// Reads the answer to one action.
-pub(crate) fn of_item(kind: Kind, item: &ItemAnswer) -> Fate {
+/// Reads the answer to one action. `epoch` is ours, where offsets are what guards documents.
+pub(crate) fn of_item(kind: Kind, item: &ItemAnswer, epoch: Option<u16>) -> Fate {
     let Some(cause) = &item.error else {
         return match item.status {
             200..300 if item.noop => Fate::Superseded,
@@ -46,6 +47,11 @@ pub(crate) fn of_item(kind: Kind, item: &ItemAnswer) -> Fate {
             status => Fate::Retry { reason: format!("status {status} without a reason"), busy: false },
         };
     };
+    if let Some(ours) = epoch
+        && let Some(theirs) = epoch::later(cause, ours)
+    {
+        return Fate::Fatal(epoch::left_behind(theirs, ours));
+    }
     let reason = describe(cause);
     match item.status {
         // Two updates met: the later one has to see what the earlier one wrote.

@@ -5,14 +5,14 @@ fn cause(kind: &str, reason: &str) -> Cause {
 }
 
 fn fate(kind: Kind, status: u16, error: Option<Cause>) -> Fate {
-    of_item(kind, &ItemAnswer { status, noop: false, error })
+    of_item(kind, &ItemAnswer { status, noop: false, error }, Some(0))
 }
 
 #[test]
 fn success_is_written_and_what_changed_nothing_superseded() {
     assert_eq!(fate(Kind::Index, 201, None), Fate::Written);
     assert_eq!(fate(Kind::Delete, 404, None), Fate::Written);
-    assert_eq!(of_item(Kind::Update, &ItemAnswer { status: 200, noop: true, error: None }), Fate::Superseded);
+    assert_eq!(of_item(Kind::Update, &ItemAnswer { status: 200, noop: true, error: None }, Some(0)), Fate::Superseded);
     let no_index = || Some(cause("index_not_found_exception", "no such index [x]"));
     assert_eq!(fate(Kind::Delete, 404, no_index()), Fate::Written, "it is gone with its index");
     assert!(matches!(fate(Kind::Index, 404, no_index()), Fate::Retry { busy: false, .. }));
@@ -28,6 +28,19 @@ fn a_conflict_is_superseded_but_for_updates() {
         assert_eq!(fate(kind, 409, conflict()), Fate::Superseded);
     }
     assert!(matches!(fate(Kind::Update, 409, conflict()), Fate::Retry { busy: false, .. }));
+}
+
+#[test]
+fn who_was_left_behind_in_an_earlier_epoch_stops_where_offsets_guard() {
+    let version = (1_i64 << 48) + 5;
+    let reason =
+        format!("[k1]: version conflict, current version [{version}] is higher or equal to the one provided [9]");
+    let conflict = || Some(cause("version_conflict_engine_exception", &reason));
+    let answer = |epoch| of_item(Kind::Index, &ItemAnswer { status: 409, noop: false, error: conflict() }, epoch);
+    assert!(matches!(answer(Some(0)), Fate::Fatal(message) if message.contains("CONNECT_EPOCH=1")));
+    for epoch in [Some(1), None] {
+        assert_eq!(answer(epoch), Fate::Superseded, "{epoch:?}");
+    }
 }
 
 #[test]
@@ -180,7 +193,7 @@ fn meaning(kind: &str, status: u16, answer: &str) -> &'static str {
         _ => Kind::Index,
     };
     let mut fate = None;
-    let count = crate::answer::read(answer.as_bytes(), |_, item| fate = Some(of_item(kind, &item))).unwrap();
+    let count = crate::answer::read(answer.as_bytes(), |_, item| fate = Some(of_item(kind, &item, Some(0)))).unwrap();
     assert_eq!(count, 1);
     match fate.unwrap() {
         Fate::Written => "written",

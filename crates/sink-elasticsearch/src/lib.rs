@@ -4,6 +4,7 @@ mod answer;
 mod bulk;
 mod check;
 pub mod config;
+mod epoch;
 mod errors;
 mod index_template;
 mod json;

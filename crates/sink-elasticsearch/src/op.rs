@@ -7,8 +7,9 @@ use connect_core::decode::Path;
 use connect_core::{Record, Rejection, Template};
 
 use crate::config::{Action, ElasticsearchConfig, IdFrom, VersionFrom};
+use crate::epoch::in_order;
 use crate::json::{append_number, append_string};
-use crate::update::{Update, in_order};
+use crate::update::Update;
 
 /// The longest id that Elasticsearch takes, in bytes.
 const LONGEST_ID: usize = 512;

@@ -129,7 +129,8 @@ impl ElasticsearchSink {
             };
         }
         let items = &bulk.items[range.clone()];
-        let mut read = Read { items, verdicts: Vec::new(), fatal: None, retry: None, busy: false };
+        let epoch = self.config.guards_by_offset().then_some(self.context.epoch);
+        let mut read = Read { items, epoch, verdicts: Vec::new(), fatal: None, retry: None, busy: false };
         let count = answer::read(&reply.body, |index, item| read.item(index, &item));
         let Read { verdicts, fatal, retry, busy, .. } = read;
         place.ended(if busy { Load::Refused } else { Load::Answered });
@@ -174,6 +175,8 @@ impl ElasticsearchSink {
 /// Gathers verdicts.
 struct Read<'a> {
     items: &'a [Item<Op>],
+    /// Ours, where offsets are what guards.
+    epoch: Option<u16>,
     verdicts: Vec<(usize, Verdict)>,
     fatal: Option<String>,
     retry: Option<String>,
@@ -183,7 +186,7 @@ struct Read<'a> {
 impl Read<'_> {
     fn item(&mut self, index: usize, answer: &answer::ItemAnswer) {
         let Some(item) = self.items.get(index) else { return };
-        let verdict = match of_item(item.op.kind, answer) {
+        let verdict = match of_item(item.op.kind, answer, self.epoch) {
             Fate::Written => return,
             Fate::Superseded => Verdict::Superseded,
             Fate::Retry { reason, busy } => {

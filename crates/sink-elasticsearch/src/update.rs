@@ -9,6 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use connect_core::Record;
 
 use crate::config::{Action, ElasticsearchConfig};
+use crate::epoch::{LATER, in_order};
 use crate::json::{append_number, append_string};
 
 /// What the script says when the record before this one is missing.
@@ -25,7 +26,10 @@ const MERGE: &str = "void merge(Map doc, Map value) { for (entry in value.entryS
 const GUARD: &str = "def seen = ctx._source.get(params.guard); \
     if (!(seen instanceof Map)) { seen = new HashMap(); } \
     def last = seen.get(params.partition); \
-    if (last != null && last >= params.offset) { ctx.op = 'none'; return; } \
+    if (last != null && last >= params.offset) { \
+    def epoch = last / (1L << 48); \
+    if (epoch > params.offset / (1L << 48)) { throw new IllegalStateException(params.later + epoch); } \
+    ctx.op = 'none'; return; } \
     if (params.before != null && (last == null || last < params.before)) { throw new IllegalStateException(params.missing); } \
     if (params.value == null) { ctx._source.clear(); } else { apply(ctx._source, params.value); } \
     seen.put(params.partition, params.offset); \
@@ -50,12 +54,6 @@ enum Way {
     Script,
     /// A script that applies each record once.
     Guarded,
-}
-
-/// What guards compare: offsets, in the order of their epochs. Offsets lie below 2^48, epochs below 2^15: together they make a
-/// positive number of 64 bits.
-pub(crate) fn in_order(epoch: u16, offset: i64) -> i64 {
-    (i64::from(epoch) << 48) + offset
 }
 
 impl Update {
@@ -89,6 +87,8 @@ impl Update {
             append_string(&mut head, guard);
             head.extend_from_slice(b",\"missing\":");
             append_string(&mut head, OUT_OF_ORDER);
+            head.extend_from_slice(b",\"later\":");
+            append_string(&mut head, LATER);
             head.put_u8(b',');
         }
         let way = if guard.is_some() { Way::Guarded } else { Way::Script };

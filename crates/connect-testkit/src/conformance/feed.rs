@@ -69,15 +69,7 @@ impl<'a, H: Harness> Process<'a, H> {
 
     /// A process that starts at a place where others may have been before.
     pub(super) async fn start(harness: &'a H, place: &Place) -> Result<Self, Obstacle> {
-        let deadline = Instant::now() + PATIENCE;
-        let sink = loop {
-            match timeout(CALL, harness.connect(place)).await {
-                Ok(Ok(sink)) => break sink,
-                Ok(Err(SinkError::Transient { .. })) | Err(_) if Instant::now() < deadline => pause().await,
-                Ok(Err(error)) => return Err(failed(format!("connecting: {error}"))),
-                Err(_) => return Err(failed("connecting takes for ever".to_owned())),
-            }
-        };
+        let sink = connect(harness, place).await?;
         let mut process = Self { harness, place: place.clone(), sink, position: 0, expected: None };
         process.take_up().await?;
         Ok(process)
@@ -153,9 +145,10 @@ impl<'a, H: Harness> Process<'a, H> {
     }
 
     async fn write_batch(&mut self, mut batch: Batch<<H::Sink as Sink>::Op>) -> Result<Settled, Obstacle> {
-        let deadline = Instant::now() + PATIENCE;
+        let mut deadline = Instant::now() + PATIENCE;
         let mut settled = Settled::default();
         loop {
+            let left = batch.items.len();
             match self.attempt(&batch).await {
                 Ok(outcome) => {
                     settle(self.sink.atomic(), &mut batch, outcome, &mut settled)?;
@@ -178,6 +171,10 @@ impl<'a, H: Harness> Process<'a, H> {
                 }
                 Err(SinkError::Transient { .. }) => {}
                 Err(error @ SinkError::Fatal(_)) => return Err(failed(format!("writing: {error}"))),
+            }
+            // A machine may be slow; what gets on is not stuck.
+            if batch.items.len() < left {
+                deadline = Instant::now() + PATIENCE;
             }
             if Instant::now() >= deadline {
                 return Err(failed(format!("{} items can't be written within {PATIENCE:?}", batch.items.len())));
@@ -238,6 +235,19 @@ fn settle<Op>(atomic: bool, batch: &mut Batch<Op>, outcome: Outcome, settled: &m
         index > from && !gone.contains(&(index - 1))
     });
     Ok(())
+}
+
+/// Connects as a process does at its start: again, while the store does not answer.
+pub(super) async fn connect<H: Harness>(harness: &H, place: &Place) -> Result<H::Sink, Obstacle> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match timeout(CALL, harness.connect(place)).await {
+            Ok(Ok(sink)) => return Ok(sink),
+            Ok(Err(SinkError::Transient { .. })) | Err(_) if Instant::now() < deadline => pause().await,
+            Ok(Err(error)) => return Err(failed(format!("connecting: {error}"))),
+            Err(_) => return Err(failed("connecting takes for ever".to_owned())),
+        }
+    }
 }
 
 /// The partition of the checks.

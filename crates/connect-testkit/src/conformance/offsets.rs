@@ -2,7 +2,7 @@
 
 use connect_core::{Resume, Sink, SinkError};
 
-use super::feed::{Process, documents, failed, recurring};
+use super::feed::{Process, connect, documents, failed, recurring};
 use super::harness::{Harness, Place, Promise};
 use super::report::{Checked, Run};
 
@@ -17,7 +17,7 @@ pub(super) async fn run<H: Harness>(run: &mut Run<'_>, harness: &H) {
 
 async fn resume_empty<H: Harness>(harness: &H) -> Checked {
     let place = Place::new();
-    let sink = harness.connect(&place).await.map_err(|error| failed(error.to_string()))?;
+    let sink = connect(harness, &place).await?;
     match sink.resume(&super::feed::assigned()).await {
         // A store that is not empty otherwise may not want to call itself new.
         Ok(Resume::Empty | Resume::NotKept) => Ok(()),

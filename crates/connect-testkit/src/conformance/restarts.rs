@@ -7,7 +7,7 @@ use connect_core::{Budget, DeadLetters, Health, Ledgers, Pipeline, RunEnd, Setti
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::feed::{Process, assigned, failed, recurring};
+use super::feed::{Process, assigned, connect, failed, recurring};
 use super::harness::{Harness, Place};
 use super::report::{Checked, Obstacle, Run};
 use crate::dice::{Dice, Trouble};
@@ -59,7 +59,7 @@ async fn live<H: Harness>(
     end: End,
 ) -> Result<(), Obstacle> {
     let partition = assigned().partition;
-    let sink = harness.connect(place).await.map_err(|error| failed(format!("connecting: {error}")))?;
+    let sink = connect(harness, place).await?;
     let source = LogSource::new(log.clone(), Budget::new(1 << 20), Dice::new(number), Trouble::new(0));
     let settings = Settings { batch_records: 7, stop: Stop::End, ..Settings::default() };
     let (ledgers, shutdown) = (Arc::<Ledgers>::default(), CancellationToken::new());

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use connect_core::{Record, Verdict};
+use connect_core::{Record, SinkError, Verdict};
 use couchbase_test_server::{Action, Document, Fault, Server, opcode};
 use serde_json::json;
 
@@ -18,10 +18,12 @@ async fn a_document_seen_lately_costs_one_request() {
         assert_eq!(write_one(&sink, record(offset, "k", "1")).await, None);
     }
     assert_eq!((server.requests(opcode::LOOKUP_IN), server.requests(opcode::MUTATE_IN)), (1, 5));
-    // One that was known to be deleted, too.
+    // A replay of one that was removed costs none. What is written there next has no CAS value, so it is looked at.
     write_one(&sink, record(5, "k", None)).await;
+    assert_eq!(write_one(&sink, record(4, "k", "1")).await, Some(Verdict::Superseded));
+    assert_eq!((server.requests(opcode::LOOKUP_IN), server.requests(opcode::MUTATE_IN)), (1, 6));
     write_one(&sink, record(6, "k", "1")).await;
-    assert_eq!((server.requests(opcode::LOOKUP_IN), server.requests(opcode::MUTATE_IN)), (1, 7));
+    assert_eq!((server.requests(opcode::LOOKUP_IN), server.requests(opcode::MUTATE_IN)), (2, 7));
     assert_eq!(mark(&server, "k"), Some(6));
 }
 
@@ -71,6 +73,27 @@ async fn what_others_did_since_is_noticed_also_where_nothing_would_be_written() 
     assert_eq!(body(&server, "k"), Some(json!(3)), "it was made again, so it can be replaced");
 }
 
+/// A process that stood still remembers documents as they were before another one took its partition.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_owner_changes_nothing() {
+    for pairs in [&[][..], &COUNTER[..], &[("ACTION", "insert")][..]] {
+        for last in [None, Some("9")] {
+            let (server, stale) = start(pairs).await;
+            let before = [record(0, "live", "1"), record(1, "gone", "1"), record(2, "gone", None)];
+            assert_eq!(write(&stale, &before).await, [None, None, None]);
+            let owner = sink(&server, pairs);
+            let news =
+                [record(3, "live", None), record(4, "live", "4"), record(5, "gone", "5"), record(6, "gone", None)];
+            assert_eq!(write(&owner, &news).await, [None, None, None, None]);
+            write(&owner, &[record(7, "live", last), record(8, "gone", last)]).await;
+            let documents = server.documents("_default", "_default");
+            // As far as it had read.
+            write(&stale, &news[..3]).await;
+            assert_eq!(server.documents("_default", "_default"), documents, "{pairs:?}, {last:?} was the last");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_do_not_speak_for_each_other() {
     let (server, sink) = start(&COUNTER).await;
@@ -97,6 +120,40 @@ async fn a_topic_made_anew_is_not_superseded_by_its_former_life() {
     assert_eq!(write_one(&second, record(0, "k", "2")).await, None);
     assert_eq!((body(&server, "k"), mark(&server, "k")), (Some(json!(2)), Some(0)));
     assert_eq!(write_one(&second, record(0, "k", "2")).await, Some(Verdict::Superseded));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_in_a_new_epoch_writes_everything_again_and_stops_who_was_left_behind() {
+    for (pairs, written) in [(&[][..], json!(2)), (&[("PATH", "a")][..], json!({"a": 2}))] {
+        let (server, old) = start(pairs).await;
+        let in_epoch = |epoch| sink(&server, pairs).in_epoch(epoch);
+        let before = [record(1_000, "k", "1"), record(1_001, "gone", "1"), record(1_002, "gone", None)];
+        assert_eq!(write(&old, &before).await, [None, None, None]);
+
+        // The same topic from its beginning: an epoch counts more than an offset.
+        let replay = [record(0, "gone", "2"), record(1, "k", "2")];
+        assert_eq!(write(&sink(&server, pairs), &replay).await, [Some(Verdict::Superseded), Some(Verdict::Superseded)]);
+        let new = in_epoch(1);
+        assert_eq!(write(&new, &replay).await, [None, None]);
+        for key in ["k", "gone"] {
+            assert_eq!(body(&server, key), Some(written.clone()), "{pairs:?} {key}");
+        }
+        assert_eq!(mark(&server, "k"), Some(1));
+        // Within it everything counts once again, and it is removed for good.
+        assert_eq!(write(&in_epoch(1), &replay).await, [Some(Verdict::Superseded), Some(Verdict::Superseded)]);
+        assert_eq!(write_one(&new, record(2, "gone", None)).await, None);
+
+        // The process that remembers the documents as they were, and one that has just started, at what is there and at a
+        // tombstone.
+        let documents = server.documents("_default", "_default");
+        for stale in [&old, &in_epoch(0)] {
+            for late in [record(1_003, "k", "3"), record(1_003, "k", None), record(1_003, "gone", "3")] {
+                let error = try_write(stale, &[late]).await.unwrap_err();
+                assert!(matches!(&error, SinkError::Fatal(why) if why.contains("Set CONNECT_EPOCH=1")), "{error:?}");
+            }
+        }
+        assert_eq!(server.documents("_default", "_default"), documents, "{pairs:?}: it changed nothing");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,16 +6,16 @@ use std::time::Duration;
 use connect_core::{Record, Sink};
 use connect_testkit::dice::Dice;
 use connect_testkit::proxy::{Fault, Proxy};
+use elasticsearch::http::Method::Get;
 use tokio::time::{sleep, timeout};
 use xtask::effort::share;
 use xtask::elasticsearch_client::Client;
 
-use crate::load::{Load, dice, until_begun};
+use crate::load::{Load, PATIENCE, dice, until_begun};
 use crate::support::{Shared, batch, every_version, node, opensearch, record, sink, tombstone, unique, write};
 
-/// Records a second: at this rate no life of the connector sees the end of the load.
-const RATE: u64 = 2_000;
-const LONGEST_LIFE: Duration = Duration::from_millis(800);
+/// Records a second: a rate keeps the work going while it is killed.
+const RATE: u64 = 4_000;
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
@@ -31,16 +31,35 @@ async fn kills_leave_updates_applied_once_each() {
 }
 
 async fn killed(server: &Shared, action: &str, dice: &Dice) {
-    let load = Load::new(share(100_000), dice, &server.url).await.set("CONNECT_ELASTICSEARCH_ACTION", action);
-    for life in 0..share(60) {
+    let (records, kills) = (share(100_000), share(60));
+    let load = Load::new(records, dice, &server.url).await.set("CONNECT_ELASTICSEARCH_ACTION", action);
+    let mut done = 0;
+    for life in 0..kills {
         let mut running = load.start_at(RATE);
-        // Anywhere: before the first request, in the middle of one, between two.
-        if let Ok(status) = running.wait(dice.time(LONGEST_LIFE)).await {
-            panic!("life {life} ended by itself with {status}: {}", load.logged());
+        // After so many more writes, so that each life gets somewhere whatever the speed of the machine, and so few that none sees
+        // the end of the load; and then anywhere: in the middle of a request, between two.
+        let until = done + 1 + dice.below(records / kills);
+        let at_work = async {
+            while writes(&server.client, &load.topic).await < until {
+                sleep(Duration::from_millis(5)).await;
+            }
+            sleep(Duration::from_millis(dice.below(100))).await;
+        };
+        tokio::select! {
+            ended = running.wait(PATIENCE) => panic!("life {life} was not killed at work ({ended:?}): {}", load.logged()),
+            () = at_work => running.kill().await.unwrap(),
         }
-        running.kill().await.unwrap();
+        done = writes(&server.client, &load.topic).await;
     }
+    println!("{done} of {records} records were written in {kills} lives");
     load.ends_right(load.start(), &server.client).await;
+}
+
+/// How often something was written to an index, or deleted.
+async fn writes(client: &Client, index: &str) -> u64 {
+    let (_, stats) = client.send(Get, &format!("{index}/_stats/indexing"), "").await.unwrap();
+    let indexing = &stats["_all"]["primaries"]["indexing"];
+    ["index_total", "delete_total"].iter().filter_map(|name| indexing[*name].as_u64()).sum()
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use connect_testkit::dice::Dice;
@@ -19,7 +20,7 @@ use crate::support::unique;
 const KEYS: u64 = 2_000;
 const PARTITIONS: u64 = 4;
 /// A connector may take this long for all of it.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The last document of each key, none where that was a tombstone.
 type Model = BTreeMap<String, Value>;
@@ -86,6 +87,12 @@ impl Load {
     /// Starts a connector that writes at most so many records a second.
     pub fn start_at(&self, rate: u64) -> Running {
         self.connector.clone().env("CONNECT_RATE", rate.to_string()).start().unwrap()
+    }
+
+    /// Runs one of the connector's other commands.
+    pub async fn call(&self, arguments: &[&str]) -> ExitStatus {
+        let command = arguments.iter().fold(self.connector.clone(), |command, argument| command.arg(*argument));
+        command.start().unwrap().wait(PATIENCE).await.unwrap_or_else(|error| panic!("{error}:\n{}", self.logged()))
     }
 
     /// Waits until a connector has written everything, and compares.

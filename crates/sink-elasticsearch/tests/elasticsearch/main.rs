@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod answers;
+mod check;
 mod conformance;
 mod crash;
+mod epochs;
 mod limits;
 mod load;
+mod proxies;
 mod security;
 mod support;
 mod targets;

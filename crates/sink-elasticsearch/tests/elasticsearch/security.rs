@@ -17,14 +17,14 @@ use xtask::services::{Elasticsearch, ElasticsearchOptions};
 use crate::support::{record, sink, unique, write};
 
 /// A server that lets nobody in without a certificate.
-async fn secured() -> &'static Elasticsearch {
+pub async fn secured() -> &'static Elasticsearch {
     static SERVER: OnceCell<Elasticsearch> = OnceCell::const_new();
     let options = ElasticsearchOptions { secured: true, ..ElasticsearchOptions::default() };
     SERVER.get_or_init(|| async { Elasticsearch::start(options).await.unwrap() }).await
 }
 
 /// A sink that the server talks to, with these credentials.
-fn certified(server: &Elasticsearch, settings: &[(&str, &str)]) -> ElasticsearchSink {
+pub fn certified(server: &Elasticsearch, settings: &[(&str, &str)]) -> ElasticsearchSink {
     let files = server.certificates().unwrap();
     let (ca, cert, key) = (text(&files.authority()), text(&files.client()), text(&files.client_key()));
     let common = [("CA_FILE", ca.as_str()), ("CERT_FILE", &cert), ("KEY_FILE", &key)];

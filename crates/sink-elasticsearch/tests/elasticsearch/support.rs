@@ -81,10 +81,16 @@ pub fn context(name: &str) -> Context {
 
 /// A sink with these settings, given without `CONNECT_ELASTICSEARCH_`.
 pub fn sink(url: &str, settings: &[(&str, &str)]) -> ElasticsearchSink {
+    sink_in_epoch(0, url, settings)
+}
+
+/// The same with this `CONNECT_EPOCH`.
+pub fn sink_in_epoch(epoch: u16, url: &str, settings: &[(&str, &str)]) -> ElasticsearchSink {
     let mut names = vec![("CONNECT_ELASTICSEARCH_URLS".to_owned(), url)];
     names.extend(settings.iter().map(|(name, value)| (format!("CONNECT_ELASTICSEARCH_{name}"), *value)));
     let pairs: Vec<_> = names.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-    ElasticsearchSink::new(ElasticsearchConfig::from_pairs(&pairs).unwrap(), context("test")).unwrap()
+    let context = Context { epoch, ..context("test") };
+    ElasticsearchSink::new(ElasticsearchConfig::from_pairs(&pairs).unwrap(), context).unwrap()
 }
 
 pub fn record(offset: i64, key: &str, value: &str) -> Record {
