@@ -48,6 +48,14 @@ pub struct Driven {
     pub lost: bool,
 }
 
+impl Driven {
+    fn new(brokers: &Brokers, end: End, lost: bool) -> Self {
+        let journal = brokers.journal();
+        let at = journal.iter().position(|asked| asked.fault.is_some()).expect("the wrong answer was given");
+        Self { end, asked: journal[at].clone(), behind: journal[at + 1..].to_vec(), lost }
+    }
+}
+
 /// Makes this request, with one wrong answer to it.
 pub async fn drive(brokers: &Brokers, api: ApiKey, fault: Fault) -> Driven {
     drive_times(brokers, api, fault, 1).await
@@ -86,9 +94,7 @@ pub async fn drive_times(brokers: &Brokers, api: ApiKey, fault: Fault, times: us
         }
     };
     let end = timeout(LIMIT, work).await.unwrap_or_else(|_| panic!("{api:?} and {fault:?}: no end within {LIMIT:?}"));
-    let journal = brokers.journal();
-    let at = journal.iter().position(|asked| asked.fault.is_some()).expect("it was asked");
-    Driven { end, asked: journal[at].clone(), behind: journal[at + 1..].to_vec(), lost }
+    Driven::new(brokers, end, lost)
 }
 
 /// A partition that is behind reads by itself, not with those that wait: the second of two fetches.
@@ -99,11 +105,9 @@ pub async fn drive_behind(brokers: &Brokers, fault: Fault) -> Driven {
     let source = KafkaSource::new(cluster(brokers, &[]), Budget::new(8 << 20));
     let first = source.fetch(&partition(), 0).await.expect("the first record");
     assert!(first.next < 3, "it is behind");
-    let from = brokers.journal().len();
     brokers.script(ApiKey::Fetch, 1, fault);
     let end = timeout(LIMIT, read_from(&source, first.next)).await.expect("an end");
-    let behind = brokers.journal().split_off(from + 1);
-    Driven { end, asked: brokers.journal()[from].clone(), behind, lost: false }
+    Driven::new(brokers, end, false)
 }
 
 async fn read(brokers: &Brokers) -> End {

@@ -7,6 +7,7 @@ use ApiKey::{
     OffsetCommit, OffsetFetch, SyncGroup,
 };
 use connect_testkit::broker::{ApiKey, Fault};
+use futures::FutureExt;
 use futures::future::join_all;
 
 use crate::brokers;
@@ -34,17 +35,19 @@ async fn is_made_again(api: ApiKey, fault: Fault) {
     assert!(driven.behind.iter().any(|later| later.api == api), "{api:?} and {fault:?}: not asked again");
 }
 
+async fn all_are_made_again(faults: &[Fault]) {
+    let all = REQUESTS.iter().flat_map(|api| faults.iter().map(|fault| is_made_again(*api, *fault).boxed_local()));
+    join_all(all).await;
+}
+
 #[tokio::test]
 async fn a_connection_that_ends_is_made_again_and_so_is_the_request() {
-    let all = REQUESTS.map(|api| [Fault::Close, Fault::CutOff].map(|fault| is_made_again(api, fault)));
-    join_all(all.into_iter().flatten()).await;
+    all_are_made_again(&[Fault::Close, Fault::CutOff]).await;
 }
 
 #[tokio::test]
 async fn what_is_no_answer_is_never_taken_for_one() {
-    let faults = [Fault::WrongId, Fault::Garbage, Fault::NotKafka];
-    let all = REQUESTS.map(|api| faults.map(|fault| is_made_again(api, fault)));
-    join_all(all.into_iter().flatten()).await;
+    all_are_made_again(&[Fault::WrongId, Fault::Garbage, Fault::NotKafka]).await;
 }
 
 /// How long a request may take before its broker counts as gone; members have a session time-out of 3 s here.

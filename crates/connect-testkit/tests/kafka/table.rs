@@ -185,7 +185,6 @@ const TABLE: &[Row] = &[
         &[Produce],
         &[
             E::NotLeaderOrFollower,
-            E::LeaderNotAvailable,
             E::UnknownTopicOrPartition,
             E::NotEnoughReplicas,
             E::NotEnoughReplicasAfterAppend,
@@ -196,6 +195,7 @@ const TABLE: &[Row] = &[
         ],
         AsksMetadata,
     ),
+    row(&[Produce], &[E::LeaderNotAvailable], Again),
     row(&[Produce], &[E::MessageTooLarge, E::RecordListTooLarge], SendsOneByOne),
     row(
         &[Produce, CreateTopics],
@@ -269,7 +269,8 @@ fn is_from(asked: &Asked, member: &str) -> bool {
     let said = match asked.api {
         JoinGroup => asked.request::<JoinGroupRequest>().member_id,
         SyncGroup => asked.request::<SyncGroupRequest>().member_id,
-        _ => asked.request::<HeartbeatRequest>().member_id,
+        Heartbeat => asked.request::<HeartbeatRequest>().member_id,
+        _ => return false,
     };
     said.is_empty() || *said == *member
 }
