@@ -10,8 +10,8 @@ use connect_testkit::broker::{ApiKey, Fault};
 use futures::FutureExt;
 use futures::future::join_all;
 
-use crate::brokers;
 use crate::drive::{End, drive};
+use crate::{brokers, put_forward};
 
 const REQUESTS: [ApiKey; 11] = [
     ApiVersions,
@@ -69,9 +69,7 @@ async fn silence_has_an_end() {
         let clock = async {
             brokers.until("it is silent", |all| all.iter().any(|asked| asked.fault == Some(Fault::Silence))).await;
             // Only this request waits for time to pass: putting the clock forward takes nothing from anybody else.
-            tokio::time::pause();
-            tokio::time::advance(limit(api) + Duration::from_millis(100)).await;
-            tokio::time::resume();
+            put_forward(limit(api) + Duration::from_millis(100)).await;
         };
         let (driven, ()) = tokio::join!(drive(&brokers, api, Fault::Silence), clock);
         assert!(matches!(driven.end, End::Done), "{api:?}: {:?}", driven.end);

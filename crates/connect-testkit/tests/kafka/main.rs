@@ -8,6 +8,7 @@ mod moves;
 mod table;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use connect_core::TopicPartition;
 use connect_core::config::{KafkaConfig, Section};
@@ -40,6 +41,13 @@ fn config(brokers: &Brokers, pairs: &[(&str, &str)]) -> KafkaConfig {
     let all: Vec<_> = all.into_iter().map(|(name, value)| (format!("CONNECT_KAFKA_{name}"), value)).collect();
     let all: Vec<_> = all.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     KafkaConfig::from_pairs(&all).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// Puts the clock forward. Nothing but time passes meanwhile.
+async fn put_forward(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
 }
 
 fn cluster(brokers: &Brokers, pairs: &[(&str, &str)]) -> Arc<Cluster> {

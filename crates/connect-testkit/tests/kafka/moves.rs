@@ -10,7 +10,7 @@ use connect_testkit::broker::{ApiKey, Asked, Brokers, FOREVER, Fault, ResponseEr
 use tokio::time::timeout;
 
 use crate::drive::GROUP;
-use crate::{brokers, cluster, config, draft, partition};
+use crate::{brokers, cluster, config, draft, partition, put_forward};
 
 /// Reads one record, however often that must be tried.
 async fn read_one(source: &KafkaSource, offset: i64) -> Record {
@@ -128,8 +128,17 @@ async fn a_topic_of_which_nothing_can_be_said_is_not_taken_for_deleted() {
     let journal = brokers.asked(ApiKey::Metadata, 1).await.len();
     brokers.script(ApiKey::Metadata, 2, Fault::Whole(ResponseError::LeaderNotAvailable));
     brokers.script(ApiKey::Metadata, FOREVER, Fault::Whole(ResponseError::UnknownTopicOrPartition));
-    let change = assignment.next().await.expect("a change");
-    assert_eq!(change, Change::Lost(ours));
+    // It looks every three seconds; here they are shorter.
+    let clock = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            put_forward(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        change = assignment.next() => assert_eq!(change, Ok(Change::Lost(ours))),
+        () = clock => {}
+    }
     let asked = brokers.asked(ApiKey::Metadata, journal).await.split_off(journal);
     let unknown = |asked: &&Asked| asked.fault == Some(Fault::Whole(ResponseError::UnknownTopicOrPartition));
     assert_eq!((asked.len(), asked.iter().filter(unknown).count()), (4, 2), "two that cannot say, two that say no");
