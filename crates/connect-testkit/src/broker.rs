@@ -103,7 +103,7 @@ impl Asked {
     /// It is of another kind.
     pub fn request<R: Request>(&self) -> R {
         assert_eq!(R::KEY, self.api as i16, "a request of another kind");
-        R::decode(&mut self.body.clone(), self.version).expect("decoded when it came")
+        R::decode(&mut self.body.clone(), self.version).expect("a request that can be read")
     }
 }
 

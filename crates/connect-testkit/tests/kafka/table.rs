@@ -203,7 +203,7 @@ const TABLE: &[Row] = &[
         Holds("grant Create and Write"),
     ),
     row(&[Produce], &[E::InvalidRecord, E::InvalidTimestamp], Holds("the topic's settings")),
-    row(&[CreateTopics], &[E::NotController, E::RequestTimedOut, E::ThrottlingQuotaExceeded], AsksMetadata),
+    row(&[CreateTopics], &[E::NotController, E::RequestTimedOut, E::ThrottlingQuotaExceeded], Again),
     row(&[CreateTopics], &[E::PolicyViolation, E::InvalidPartitions], Holds("create it by hand")),
 ];
 
