@@ -63,4 +63,7 @@ pub enum CommitError {
     /// Another process owns the partitions now; a [`Change::Lost`] follows.
     #[error("{0}")]
     Fenced(String),
+    /// A person must change something: the process stops with exit code 1.
+    #[error("{0}")]
+    Fatal(String),
 }

@@ -128,14 +128,18 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
                     if let Err(fatal) = self.task_ended(end) {
                         break Some(fatal);
                     }
-                    self.hand_over().await;
+                    if let Err(fatal) = self.hand_over().await {
+                        break Some(fatal);
+                    }
                     if self.finished() {
                         break None;
                     }
                 }
                 change = self.assignment.next() => match change {
                     Ok(change) => {
-                        self.change(change).await;
+                        if let Err(fatal) = self.change(change).await {
+                            break Some(fatal);
+                        }
                         if self.finished() {
                             break None;
                         }
@@ -144,11 +148,15 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
                 },
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     self.hand_over_is_due();
-                    self.hand_over().await;
+                    if let Err(fatal) = self.hand_over().await {
+                        break Some(fatal);
+                    }
                 }
                 _ = ticker.tick() => {
                     self.health.tick();
-                    self.commit().await;
+                    if let Err(fatal) = self.commit().await {
+                        break Some(fatal);
+                    }
                 }
             }
         };
@@ -162,7 +170,11 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
         }
     }
 
-    async fn change(&mut self, change: Change) {
+    /// Does what a change asks for.
+    ///
+    /// # Errors
+    /// What stops the process.
+    async fn change(&mut self, change: Change) -> Result<(), String> {
         match change {
             Change::NothingLeft => self.nothing_left = true,
             Change::Assigned(partitions) => {
@@ -181,7 +193,7 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
                 }
                 let within = within.min(self.pipeline.settings.drain_timeout);
                 self.handing_over.push(HandOver { partitions, deadline: Instant::now() + within });
-                self.hand_over().await;
+                self.hand_over().await?;
             }
             Change::Lost(partitions) => {
                 warn!(?partitions, "partitions are no longer ours; what is in hand is left to their new owner");
@@ -199,6 +211,7 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
             }
         }
         self.health.set_partitions(self.running.len());
+        Ok(())
     }
 
     fn start(&mut self, assigned: Assigned) {
@@ -253,21 +266,25 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
     }
 
     /// Gives away what is drained by now.
-    async fn hand_over(&mut self) {
+    ///
+    /// # Errors
+    /// As for [`commit`](Self::commit); then nothing is given away, and the end of the process says so.
+    async fn hand_over(&mut self) -> Result<(), String> {
         let running = &self.running;
         let done = |hand_over: &mut HandOver| {
             mutant!(HandOverAtOnce) || !hand_over.partitions.iter().any(|p| running.contains_key(p))
         };
         let ready: Vec<_> = self.handing_over.extract_if(.., done).flat_map(|hand_over| hand_over.partitions).collect();
         if ready.is_empty() {
-            return;
+            return Ok(());
         }
-        self.commit_those(&ready).await;
+        self.commit_those(&ready).await?;
         self.assignment.released(&ready).await;
         for partition in &ready {
             self.owned.remove(partition);
             self.pipeline.ledgers.of(partition).give_up();
         }
+        Ok(())
     }
 
     /// The others wait no longer: what is still in hand is given back unwritten and uncommitted.
@@ -285,12 +302,15 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
     }
 
     /// Commits what became durable since the last commit. `false` when that may work later.
-    async fn commit(&mut self) -> bool {
+    ///
+    /// # Errors
+    /// What a person must mend before anything can be committed.
+    async fn commit(&mut self) -> Result<bool, String> {
         let owned: Vec<_> = self.owned.iter().cloned().collect();
         self.commit_those(&owned).await
     }
 
-    async fn commit_those(&mut self, partitions: &[TopicPartition]) -> bool {
+    async fn commit_those(&mut self, partitions: &[TopicPartition]) -> Result<bool, String> {
         let ledgers = &self.pipeline.ledgers;
         let moved = partitions.iter().filter_map(|partition| {
             let ledger = ledgers.of(partition);
@@ -299,23 +319,24 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
         });
         let offsets: Vec<_> = moved.collect();
         if offsets.is_empty() {
-            return true;
+            return Ok(true);
         }
         match self.assignment.commit(&offsets).await {
             Ok(()) => {
                 for (partition, offset) in &offsets {
                     ledgers.of(partition).set_committed(*offset);
                 }
-                true
+                Ok(true)
             }
             Err(CommitError::Transient(message)) => {
                 warn!("offsets not committed to Kafka, trying again soon: {message}");
-                false
+                Ok(false)
             }
             Err(CommitError::Fenced(message)) => {
                 warn!("offsets not committed to Kafka: {message}");
-                true
+                Ok(true)
             }
+            Err(CommitError::Fatal(message)) => Err(message),
         }
     }
 
@@ -353,9 +374,18 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
         }
         self.tasks.shutdown().await;
         // What is durable is worth some patience: without this commit it would all be read again.
-        while !self.commit().await && Instant::now() < deadline {
-            self.health.tick();
-            sleep(FIRST).await;
+        loop {
+            match self.commit().await {
+                Ok(false) if Instant::now() < deadline => {
+                    self.health.tick();
+                    sleep(FIRST).await;
+                }
+                Ok(_) => break,
+                Err(message) => {
+                    in_time = in_time.and(Err(message));
+                    break;
+                }
+            }
         }
         self.assignment.leave().await;
         in_time

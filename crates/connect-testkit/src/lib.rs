@@ -5,9 +5,11 @@
 //!
 //! - [`simulation`] runs the real pipeline through seeded schedules of faults, with [`log`], [`group`], [`letters`] and
 //!   [`store`] in place of Kafka and a store, and [`faulty`] between them;
+//! - [`broker`] is a Kafka cluster on loopback that answers as a test tells it to: any error code of any request, silence, garbage;
 //! - [`proxy`] stands between a client and its server and disturbs what they say to each other;
 //! - [`kill`] runs real binaries and kills them; [`scrape`] reads their metrics and checks that the account adds up.
 
+pub mod broker;
 pub mod conformance;
 pub mod dice;
 pub mod faulty;

@@ -61,26 +61,32 @@ fn expected(variable: &Variable) -> String {
 /// # Errors
 /// What differs, and what to do.
 pub fn keep_chapter<S: Section>(document: impl AsRef<Path>) -> Result<(), String> {
+    keep(document, &format!("{PREFIX}{}*", S::PREFIX), "the doc comments", &chapter::<S>())
+}
+
+/// For a test: between the two comments of this name the document says what is generated from `source`. With `UPDATE_DOCS=1` it
+/// is made so.
+///
+/// # Errors
+/// What differs, and what to do.
+pub fn keep(document: impl AsRef<Path>, name: &str, source: &str, text: &str) -> Result<(), String> {
     let path = document.as_ref();
     let failed = |error: std::io::Error| format!("{}: {error}", path.display());
-    let text = std::fs::read_to_string(path).map_err(failed)?;
-    let (begin, end) = marks(&format!("{PREFIX}{}", S::PREFIX));
-    let right = format!("{begin}\n{}{end}\n", chapter::<S>());
-    if text.contains(&right) {
+    let found = std::fs::read_to_string(path).map_err(failed)?;
+    let (begin, end) = (format!("<!-- {name}: generated from {source} -->"), format!("<!-- {name}: end -->"));
+    let right = format!("{begin}\n{text}{end}\n");
+    if found.contains(&right) {
         return Ok(());
     }
     if std::env::var_os(UPDATE).is_none() {
-        return Err(format!("{}: {begin} differs from the doc comments: run the test with {UPDATE}=1", path.display()));
+        return Err(format!("{}: {begin} differs from {source}: run the test with {UPDATE}=1", path.display()));
     }
-    let text = match (text.find(&begin), text.find(&end)) {
+    let made = match (found.find(&begin), found.find(&end)) {
         (Some(from), Some(to)) if from < to => {
-            format!("{}{right}{}", &text[..from], text[to + end.len()..].trim_start_matches('\n').to_owned())
+            let rest = &found[to + end.len()..];
+            format!("{}{right}{}", &found[..from], rest.strip_prefix('\n').unwrap_or(rest))
         }
-        _ => format!("{}\n\n{right}", text.trim_end()),
+        _ => format!("{}\n\n{right}", found.trim_end()),
     };
-    std::fs::write(path, text).map_err(failed)
-}
-
-fn marks(names: &str) -> (String, String) {
-    (format!("<!-- {names}*: generated from the doc comments -->"), format!("<!-- {names}*: end -->"))
+    std::fs::write(path, made).map_err(failed)
 }

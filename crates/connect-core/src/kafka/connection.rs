@@ -111,14 +111,14 @@ impl Connection {
                  CONNECT_KAFKA_SASL_MECHANISM ({text})"
             ));
         }
-        if let Some(advice) = tls_advice(&text) {
+        if let Some(advice) = tls::advice(&text) {
             return KafkaError::fatal(format!("Kafka: {what}: {advice} ({text})"));
         }
         KafkaError::transient(
             "connection",
             format!(
                 "Kafka: {what}: brokers cannot be reached (CONNECT_KAFKA_BROKERS={brokers}): {text}{}",
-                tls_hint(&text)
+                tls::hint(&text)
             ),
         )
     }
@@ -174,21 +174,15 @@ fn sasl_config(config: &KafkaConfig, tokens: &Arc<Tokens>) -> Result<SaslConfig,
             bearer_kvs: Vec::new(),
         }));
     }
-    let missing = || {
-        KafkaError::fatal(
-            "CONNECT_KAFKA_SECURITY asks for SASL: set CONNECT_KAFKA_SASL_MECHANISM, CONNECT_KAFKA_SASL_USERNAME and \
-             CONNECT_KAFKA_SASL_PASSWORD",
-        )
-    };
     let (Some(username), Some(password)) = (&config.sasl_username, &config.sasl_password) else {
-        return Err(missing());
+        return Err(KafkaError::no_credentials());
     };
     let credentials = Credentials::new(username.clone(), password.expose_secret().to_owned());
     match config.sasl_mechanism {
         Some(SaslMechanism::Plain) => Ok(SaslConfig::Plain(credentials)),
         Some(SaslMechanism::ScramSha256) => Ok(SaslConfig::ScramSha256(credentials)),
         Some(SaslMechanism::ScramSha512) => Ok(SaslConfig::ScramSha512(credentials)),
-        Some(SaslMechanism::OauthBearer) | None => Err(missing()),
+        Some(SaslMechanism::OauthBearer) | None => Err(KafkaError::no_credentials()),
     }
 }
 
@@ -221,26 +215,4 @@ fn is_refused_login(text: &str) -> bool {
     ["API error: ", "Sasl session error: ", "unsupported sasl mechanism", "Invalid SASL config: "]
         .iter()
         .any(|cause| text.contains(&format!("Sasl handshake failed: {cause}")))
-}
-
-pub(super) fn tls_advice(text: &str) -> Option<&'static str> {
-    if text.contains("invalid peer certificate") {
-        return Some(
-            "the broker's certificate is not trusted for this name: check CONNECT_KAFKA_CA_FILE and CONNECT_KAFKA_BROKERS",
-        );
-    }
-    if text.contains("received fatal alert") {
-        return Some("the broker refuses our certificate: check CONNECT_KAFKA_CERT_FILE and CONNECT_KAFKA_KEY_FILE");
-    }
-    if text.contains("received corrupt message") {
-        return Some(
-            "the broker does not speak TLS on this port: check CONNECT_KAFKA_SECURITY and CONNECT_KAFKA_BROKERS",
-        );
-    }
-    None
-}
-
-/// A listener without TLS hangs up, and so does a broker that is just stopping: it may pass, and a hint must do.
-pub(super) fn tls_hint(text: &str) -> &'static str {
-    if text.contains("tls handshake eof") { "; does it speak TLS on this port? See CONNECT_KAFKA_SECURITY" } else { "" }
 }

@@ -159,18 +159,26 @@ impl Coordinator {
         use ResponseError as E;
         let group = &self.group;
         match error {
-            E::NotCoordinator | E::CoordinatorNotAvailable | E::CoordinatorLoadInProgress => {
-                if error != E::CoordinatorLoadInProgress {
-                    self.forget();
-                }
+            E::CoordinatorLoadInProgress => KafkaError::transient(
+                "coordinator",
+                format!("group {group}: {what}: its coordinator is taking over ({error:?})"),
+            ),
+            E::NotCoordinator | E::CoordinatorNotAvailable => {
+                self.forget();
                 KafkaError::transient(
                     "coordinator",
                     format!("group {group}: {what}: its coordinator is moving ({error:?})"),
                 )
             }
-            E::GroupAuthorizationFailed | E::TopicAuthorizationFailed => KafkaError::fatal(format!(
-                "group {group}: {what}: not authorized: grant Read on the group and its topics to this client (CONNECT_KAFKA_GROUP)"
-            )),
+            // The group goes on as it is: only the moment was wrong.
+            E::RebalanceInProgress | E::StaleMemberEpoch | E::UnstableOffsetCommit => {
+                KafkaError::transient("group", format!("group {group}: {what}: not just now ({error:?})"))
+            }
+            E::GroupAuthorizationFailed | E::TopicAuthorizationFailed | E::ClusterAuthorizationFailed => {
+                KafkaError::fatal(format!(
+                    "group {group}: {what}: not authorized: grant Read on the group and its topics to this client (CONNECT_KAFKA_GROUP)"
+                ))
+            }
             E::InvalidGroupId => {
                 KafkaError::fatal(format!("group {group}: not a valid name: change CONNECT_KAFKA_GROUP"))
             }
@@ -187,7 +195,20 @@ impl Coordinator {
             E::InconsistentGroupProtocol => KafkaError::fatal(format!(
                 "group {group}: its other members speak another protocol or assignor (ours are cooperative-sticky and, on Kafka 4, the consumer protocol): choose another CONNECT_KAFKA_GROUP or CONNECT_KAFKA_GROUP_PROTOCOL"
             )),
-            _ => KafkaError::transient("group", format!("group {group}: {what}: {error:?}")),
+            E::UnsupportedAssignor => KafkaError::fatal(format!(
+                "group {group}: the broker does not have the group's assignor (group.consumer.assignors): set CONNECT_KAFKA_GROUP_PROTOCOL=classic"
+            )),
+            E::OffsetMetadataTooLarge | E::InvalidCommitOffsetSize => KafkaError::fatal(format!(
+                "group {group}: {what}: the broker does not take the few words that stand beside each offset ({error:?}): raise its offset.metadata.max.bytes"
+            )),
+            E::UnsupportedVersion => KafkaError::fatal(format!(
+                "group {group}: {what}: the broker is too old or too new for this ({error:?})"
+            )),
+            _ => {
+                // Whatever it was, the coordinator may be another now.
+                self.forget();
+                KafkaError::transient("group", format!("group {group}: {what}: {error:?}"))
+            }
         }
     }
 
@@ -306,8 +327,7 @@ impl Coordinator {
             .with_member_id(text(&identity.member))
             .with_group_instance_id(identity.instance.as_deref().map(text))
             .with_topics(topics.collect());
-        let answer = self.call(Purpose::Coordinate, &request, OFFSET_COMMIT, REQUEST_TIMEOUT).await;
-        let answer = answer.map_err(|error| CommitError::Transient(error.to_string()))?;
+        let answer = self.call(Purpose::Coordinate, &request, OFFSET_COMMIT, REQUEST_TIMEOUT).await?;
         for topic in &answer.topics {
             for partition in &topic.partitions {
                 match ResponseError::try_from_code(partition.error_code) {
@@ -332,7 +352,7 @@ impl Coordinator {
             E::UnknownMemberId | E::IllegalGeneration | E::FencedInstanceId | E::FencedMemberEpoch => {
                 CommitError::Fenced(format!("group {group}: we are no longer a member of it ({error:?})"))
             }
-            _ => CommitError::Transient(self.explain("commit offsets", error).to_string()),
+            _ => self.explain("commit offsets", error).into(),
         }
     }
 }

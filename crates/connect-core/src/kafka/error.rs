@@ -1,6 +1,6 @@
 //! What goes wrong with Kafka, said so that the reader knows what to do.
 
-use crate::assignment::AssignmentError;
+use crate::assignment::{AssignmentError, CommitError};
 use crate::source::SourceError;
 
 /// Why something asked of Kafka did not happen.
@@ -29,12 +29,29 @@ impl KafkaError {
     pub fn fatal(message: impl Into<String>) -> Self {
         Self::Fatal(message.into())
     }
+
+    /// The configuration refuses this already; nothing else may rely on that.
+    pub(super) fn no_credentials() -> Self {
+        Self::fatal(
+            "CONNECT_KAFKA_SECURITY asks for SASL: set CONNECT_KAFKA_SASL_MECHANISM, CONNECT_KAFKA_SASL_USERNAME and \
+             CONNECT_KAFKA_SASL_PASSWORD",
+        )
+    }
 }
 
 impl From<KafkaError> for SourceError {
     fn from(error: KafkaError) -> Self {
         match error {
             KafkaError::Transient { reason, message } => Self::Transient { reason, message },
+            KafkaError::Fatal(message) => Self::Fatal(message),
+        }
+    }
+}
+
+impl From<KafkaError> for CommitError {
+    fn from(error: KafkaError) -> Self {
+        match error {
+            KafkaError::Transient { message, .. } => Self::Transient(message),
             KafkaError::Fatal(message) => Self::Fatal(message),
         }
     }

@@ -200,17 +200,19 @@ impl Source for KafkaSource {
 pub(super) fn explain(partition: &TopicPartition, what: &str, error: ResponseError) -> SourceError {
     use ResponseError as E;
     let (reason, advice) = match error {
-        E::TopicAuthorizationFailed => {
+        E::TopicAuthorizationFailed | E::ClusterAuthorizationFailed => {
             return SourceError::Fatal(format!(
-                "{partition}: {what}: not authorized: grant Read on the topic to this client"
+                "{partition}: {what}: not authorized: grant Read on the topic to this client (CONNECT_KAFKA_SASL_USERNAME)"
             ));
         }
-        E::UnsupportedVersion | E::UnsupportedCompressionType => {
+        E::UnsupportedVersion | E::UnsupportedCompressionType | E::UnsupportedForMessageFormat => {
             return SourceError::Fatal(format!("{partition}: {what}: {error:?}: the broker is too old for this"));
         }
         E::NotLeaderOrFollower | E::LeaderNotAvailable | E::FencedLeaderEpoch | E::UnknownLeaderEpoch => {
             ("leader", "its leader is changing")
         }
+        E::OffsetNotAvailable => ("leader", "its new leader does not know yet how far it goes"),
+        E::ReplicaNotAvailable => ("broker", "the replica nearby does not have it; its leader is asked"),
         E::UnknownTopicOrPartition | E::UnknownTopicId | E::InconsistentTopicId => (
             "unknown_partition",
             "the broker does not know it (yet, or any more); check CONNECT_KAFKA_TOPICS if it stays so",

@@ -14,6 +14,7 @@ use super::error::KafkaError;
 use super::list_offsets;
 use super::subscription::Subscription;
 use super::wire::TopicMetadata;
+use crate::assignment::CommitError;
 use crate::record::TopicPartition;
 use crate::settings::Start;
 use crate::sink::Assigned;
@@ -101,6 +102,9 @@ async fn begin(
     let offsets: Vec<_> = starts.iter().map(|(partition, offset)| (partition.clone(), *offset)).collect();
     let note = CommitNote { start: true, epoch: coordinator.epoch() };
     let committed = coordinator.commit_with(identity, &offsets, note).await;
-    committed.map_err(|error| KafkaError::transient("start", error.to_string()))?;
+    committed.map_err(|error| match error {
+        CommitError::Fatal(message) => KafkaError::fatal(message),
+        other => KafkaError::transient("start", other.to_string()),
+    })?;
     Ok(starts)
 }

@@ -3,19 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
 use super::error::KafkaError;
 use crate::config::KafkaConfig;
 
 /// Reads the files again on each call, so that a new connection sees what was rotated on disk.
 pub(super) fn client_config(config: &KafkaConfig) -> Result<Arc<ClientConfig>, KafkaError> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| KafkaError::fatal(format!("TLS cannot be set up: {error}")))?
-        .with_root_certificates(roots(config.ca_file.as_deref())?);
+    let builder = builder(roots(config.ca_file.as_deref())?)?;
     let (certificates, key) = match (&config.cert_file, &config.key_file) {
         (None, None) => return Ok(Arc::new(builder.with_no_client_auth())),
         (Some(cert_file), Some(key_file)) => (
@@ -42,10 +40,14 @@ pub(super) fn provider_config(config: &KafkaConfig) -> Result<ClientConfig, Kafk
     if let Some(ca_file) = &config.ca_file {
         roots.add_parsable_certificates(certificates("CONNECT_KAFKA_CA_FILE", ca_file)?);
     }
+    Ok(builder(roots)?.with_no_client_auth())
+}
+
+fn builder(roots: RootCertStore) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, KafkaError> {
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| KafkaError::fatal(format!("TLS cannot be set up: {error}")))?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    Ok(builder.with_root_certificates(roots))
 }
 
 fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, KafkaError> {
@@ -78,6 +80,29 @@ fn certificates(variable: &str, file: &Path) -> Result<Vec<CertificateDer<'stati
 
 fn unreadable(variable: &str, file: &Path, error: &dyn std::fmt::Display) -> KafkaError {
     KafkaError::fatal(format!("{variable}: {} cannot be used: {error}", file.display()))
+}
+
+/// What a failure says that a person must change, as its text is all that is left of it.
+pub(super) fn advice(text: &str) -> Option<&'static str> {
+    if text.contains("invalid peer certificate") {
+        return Some(
+            "the broker's certificate is not trusted for this name: check CONNECT_KAFKA_CA_FILE and CONNECT_KAFKA_BROKERS",
+        );
+    }
+    if text.contains("received fatal alert") {
+        return Some("the broker refuses our certificate: check CONNECT_KAFKA_CERT_FILE and CONNECT_KAFKA_KEY_FILE");
+    }
+    if text.contains("received corrupt message") {
+        return Some(
+            "the broker does not speak TLS on this port: check CONNECT_KAFKA_SECURITY and CONNECT_KAFKA_BROKERS",
+        );
+    }
+    None
+}
+
+/// A listener without TLS hangs up, and so does a broker that is just stopping: it may pass, and a hint must do.
+pub(super) fn hint(text: &str) -> &'static str {
+    if text.contains("tls handshake eof") { "; does it speak TLS on this port? See CONNECT_KAFKA_SECURITY" } else { "" }
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use std::fmt::Write;
 use super::show::stored;
 use super::table::table;
 use super::{Desk, Place, Report, Selection, patiently};
-use crate::assignment::CommitError;
 use crate::config::{AssignmentChoice, Configuration};
 use crate::connector::Connector;
 use crate::kafka::CommitNote;
@@ -67,9 +66,8 @@ pub(crate) async fn reset<C: Connector>(
 
     // First where a broker refuses while somebody is at work: then nothing has been changed.
     let note = CommitNote { start: true, epoch };
-    desk.coordinator.commit_with(&Identity::none(), &targets, note).await.map_err(|error| match error {
-        CommitError::Transient(message) | CommitError::Fenced(message) => format!("nothing was changed: {message}"),
-    })?;
+    let committed = desk.coordinator.commit_with(&Identity::none(), &targets, note).await;
+    committed.map_err(|error| format!("nothing was changed: {error}"))?;
     for (place, (_, to)) in places.iter().zip(&targets) {
         desk.asked(async || desk.sink.set_stored(&place.assigned, *to).await).await.map_err(|error| {
             format!(

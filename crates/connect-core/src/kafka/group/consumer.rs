@@ -118,8 +118,10 @@ impl Consumer<'_> {
                 | ResponseError::UnknownMemberId
                 | ResponseError::GroupIdNotFound),
             ) => {
+                // Who is refused as a newcomer does not come again at once.
+                let again = if self.epoch == JOINING { RETRY } else { Duration::ZERO };
                 self.lose(&format!("{error:?}"))?;
-                return Ok(Step::Next(Duration::ZERO));
+                return Ok(Step::Next(again));
             }
             Some(ResponseError::UnreleasedInstanceId) => {
                 return Err(KafkaError::transient(

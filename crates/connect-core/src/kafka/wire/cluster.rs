@@ -187,9 +187,13 @@ impl Cluster {
             Some(ResponseError::InvalidTopicException) => {
                 return Err(KafkaError::fatal(format!("CONNECT_KAFKA_TOPICS: {name} is not a valid name of a topic")));
             }
-            Some(error) if topic.partitions.is_empty() => {
-                debug!(topic = %name, ?error, "topic left out");
+            Some(ResponseError::UnknownTopicOrPartition | ResponseError::UnknownTopicId) => {
+                debug!(topic = %name, "topic left out: it does not exist");
                 return Ok(None);
+            }
+            // Anything else says nothing about whether it exists: whoever took it for deleted would give it up.
+            Some(error) if topic.partitions.is_empty() => {
+                return Err(KafkaError::transient("metadata", format!("Kafka: topic {name}: {error:?}")));
             }
             Some(_) => {}
         }

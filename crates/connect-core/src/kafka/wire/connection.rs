@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::{ApiVersionsRequest, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
@@ -15,8 +16,8 @@ use tokio::time::{Instant, timeout};
 use super::{sasl, transport};
 use crate::budget::{Budget, Charge};
 use crate::config::KafkaConfig;
-use crate::kafka::connection::tls_advice;
 use crate::kafka::error::KafkaError;
+use crate::kafka::tls;
 use crate::kafka::token::Tokens;
 
 /// How long connecting and logging in may take.
@@ -118,6 +119,11 @@ impl BrokerConnection {
             .with_client_software_name(StrBytes::from_static_str("connect"))
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
         let (body, _) = self.exchange(&request, 3, CONNECT_TIMEOUT, None).await?;
+        // A broker that does not know this version says so in the oldest, which begins with the code, too.
+        if body.first_chunk().is_some_and(|code| i16::from_be_bytes(*code) == ResponseError::UnsupportedVersion.code())
+        {
+            return Err(KafkaError::fatal(format!("Kafka: {} is too old: Kafka 2.8 or newer is needed", self.address)));
+        }
         let answer = self.decode::<ApiVersionsRequest>(body, 3)?;
         self.versions = answer.api_keys.iter().map(|api| (api.api_key, (api.min_version, api.max_version))).collect();
         Ok(())
@@ -225,7 +231,7 @@ impl BrokerConnection {
 
     fn broken(&self, why: &str) -> KafkaError {
         // In TLS 1.3 a broker refuses our certificate only after the handshake.
-        if let Some(advice) = tls_advice(why) {
+        if let Some(advice) = tls::advice(why) {
             return KafkaError::fatal(format!("Kafka: {}: {advice} ({why})", self.address));
         }
         KafkaError::transient("connection", format!("Kafka: {}: {why} (CONNECT_KAFKA_BROKERS)", self.address))

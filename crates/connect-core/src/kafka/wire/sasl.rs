@@ -27,7 +27,7 @@ pub(super) async fn log_in(
     tokens: &Tokens,
 ) -> Result<(), KafkaError> {
     let Some(mechanism) = config.sasl_mechanism.map(SaslMechanism::name) else {
-        return Err(KafkaError::fatal("CONNECT_KAFKA_SECURITY asks for SASL: set CONNECT_KAFKA_SASL_MECHANISM"));
+        return Err(KafkaError::no_credentials());
     };
     let handshake = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str(mechanism));
     let answer = connection.call(&handshake, 1, STEP_TIMEOUT).await?;
@@ -79,9 +79,7 @@ async fn credentials(config: &KafkaConfig, tokens: &Tokens) -> Result<Arc<SASLCo
         SASLConfig::builder().with_default_mechanisms().with_callback(Token(tokens.get(config).await?))
     } else {
         let (Some(username), Some(password)) = (&config.sasl_username, &config.sasl_password) else {
-            return Err(KafkaError::fatal(
-                "CONNECT_KAFKA_SECURITY asks for SASL: set CONNECT_KAFKA_SASL_USERNAME and CONNECT_KAFKA_SASL_PASSWORD",
-            ));
+            return Err(KafkaError::no_credentials());
         };
         SASLConfig::with_credentials(None, username.clone(), password.expose_secret().to_owned())
     };

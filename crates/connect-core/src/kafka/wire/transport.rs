@@ -5,7 +5,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::config::KafkaConfig;
-use crate::kafka::connection::{tls_advice, tls_hint};
 use crate::kafka::error::KafkaError;
 use crate::kafka::tls;
 
@@ -28,7 +27,7 @@ pub(super) async fn open(config: &KafkaConfig, address: &str) -> Result<Box<dyn 
     let connector = TlsConnector::from(tls::client_config(config)?);
     match connector.connect(name, tcp).await {
         Ok(stream) => Ok(Box::new(stream)),
-        Err(error) => Err(match tls_advice(&error.to_string()) {
+        Err(error) => Err(match tls::advice(&error.to_string()) {
             Some(advice) => KafkaError::fatal(format!("Kafka: {address}: {advice} ({error})")),
             None => unreachable(address, &error),
         }),
@@ -36,7 +35,7 @@ pub(super) async fn open(config: &KafkaConfig, address: &str) -> Result<Box<dyn 
 }
 
 fn unreachable(address: &str, error: &std::io::Error) -> KafkaError {
-    let hint = tls_hint(&error.to_string());
+    let hint = tls::hint(&error.to_string());
     let message = format!("Kafka: {address} cannot be reached (CONNECT_KAFKA_BROKERS): {error}{hint}");
     KafkaError::transient("connection", message)
 }
