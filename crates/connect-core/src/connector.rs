@@ -17,7 +17,8 @@ pub trait Connector: Sized + Send + Sync + 'static {
     /// Version of the binary.
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 
-    /// Makes the sink. It need not reach the store yet: [`Sink::check`] does, again and again until it answers.
+    /// Makes the sink. Where the store is a server it does not connect yet, for an error here is final: [`Sink::check`] connects, again
+    /// and again until the store answers, and so does [`Sink::write`] after a failure.
     ///
     /// # Errors
     /// What a person must change, in words for the log: the process ends with exit code 1.
@@ -29,7 +30,8 @@ pub trait Connector: Sized + Send + Sync + 'static {
 pub struct Context {
     /// `CONNECT_NAME`: what a sink stores offsets under.
     pub name: String,
-    /// `CONNECT_EPOCH`: a store that guards its contents by offsets must take those of a higher epoch for newer.
+    /// `CONNECT_EPOCH`, 0 to 32767: a store that guards its contents by offsets must take those of a higher epoch for newer. `epoch << 48 | offset`
+    /// as `i64` is such a version.
     pub epoch: u16,
     /// The topics that are read.
     pub topics: Vec<String>,

@@ -41,7 +41,8 @@ pub trait Sink: Send + Sync + 'static {
     /// `None`: order is kept with every other operation of the partition.
     fn target<'a>(&self, op: &'a Self::Op) -> Option<&'a [u8]>;
 
-    /// Makes every item durable, or says which are not.
+    /// Makes every item durable, or says which are not. Dropped after `CONNECT_WRITE_TIMEOUT`, called again with back-off: a connection
+    /// that was in use then is not to be used again, for nothing else finds out that it is dead.
     ///
     /// # Errors
     /// [`SinkError`] when nothing can be said about single items. What is unknown is `Transient`, never a rejection.
@@ -84,7 +85,8 @@ pub trait Sink: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// What becomes of records that are read again after `offsets reset`: said to the person who resets.
+    /// What becomes of records that are read again after `offsets reset`: said to the person who resets. A sink whose store guards each key by
+    /// its offset answers [`Replay::Superseded`], one whose writes accumulate [`Replay::Repeated`].
     fn replay(&self) -> Replay {
         Replay::Written
     }
@@ -179,7 +181,7 @@ pub enum Verdict {
     /// whose store remembers the last offset of each target writes nothing behind it to the same target, but answers
     /// [`Retry`](Self::Retry), which costs no delay then: were the record mended, it would be taken for one that is there already.
     Rejected(Rejection),
-    /// The store already held this write or a later one; nothing changed.
+    /// The store already held this write or a later one; nothing changed. Or a later item of this batch replaces it.
     Superseded,
     /// Written, and gone at once: its expiry lay in the past.
     Expired,

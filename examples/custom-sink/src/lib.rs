@@ -2,7 +2,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use connect_core::{Batch, Connector, Context, Outcome, Record, Rejection, Sink, SinkError, Verdict};
+use connect_core::{Batch, Connector, Context, Outcome, Record, Rejection, Replay, Sink, SinkError, Verdict};
 use rusqlite::Connection;
 
 connect_core::section! {
@@ -13,19 +13,24 @@ connect_core::section! {
     }
 }
 
-/// The table `documents`; a deleted row stays, with its offset and without a value.
-pub struct Sqlite(Mutex<Connection>);
-const TABLE: &str = "CREATE TABLE IF NOT EXISTS documents (key BLOB PRIMARY KEY, value BLOB, offset INTEGER)";
-const PUT: &str = "INSERT INTO documents VALUES (?1, ?2, ?3)
-                   ON CONFLICT DO UPDATE SET value = ?2, offset = ?3 WHERE offset < ?3";
+/// The table `documents`; a deleted row stays, with its version and without a value. Topics have offsets of their own, and so rows.
+pub struct Sqlite {
+    db: Mutex<Connection>,
+    epoch: u16,
+}
+const TABLE: &str = "CREATE TABLE IF NOT EXISTS documents
+                     (topic TEXT, key BLOB, value BLOB, version INTEGER, PRIMARY KEY (topic, key))";
+const PUT: &str = "INSERT INTO documents VALUES (?1, ?2, ?3, ?4)
+                   ON CONFLICT DO UPDATE SET value = ?3, version = ?4 WHERE version < ?4";
 
 impl Connector for Sqlite {
     type Config = Config;
     type Sink = Self;
     const NAME: &'static str = "custom-sink";
-    async fn sink(config: Config, _: Context) -> Result<Self, String> {
+    async fn sink(config: Config, context: Context) -> Result<Self, String> {
         let db = Connection::open(&config.path).and_then(|db| db.execute_batch(TABLE).map(|()| db));
-        db.map(|db| Self(Mutex::new(db))).map_err(|error| format!("CONNECT_SQLITE_PATH={}: {error}", config.path))
+        let db = db.map_err(|error| format!("CONNECT_SQLITE_PATH={}: {error}", config.path))?;
+        Ok(Self { db: Mutex::new(db), epoch: context.epoch })
     }
 }
 
@@ -40,15 +45,19 @@ impl Sink for Sqlite {
     }
     async fn write(&self, batch: &Batch<Self::Op>) -> Result<Outcome, SinkError> {
         let failed = |error: rusqlite::Error| SinkError::transient("sqlite", error.to_string());
-        let (mut outcome, mut db) = (Outcome::written(), self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let (mut outcome, mut db) = (Outcome::written(), self.db.lock().unwrap_or_else(PoisonError::into_inner));
         let transaction = db.transaction().map_err(failed)?;
         for (index, item) in batch.items.iter().enumerate() {
-            let row = (&item.op.0[..], item.op.1.as_deref(), item.offset);
+            let version = i64::from(self.epoch) << 48 | item.offset;
+            let row = (&*batch.source.topic, &item.op.0[..], item.op.1.as_deref(), version);
             if transaction.execute(PUT, row).map_err(failed)? == 0 {
                 outcome.set(index, Verdict::Superseded);
             }
         }
         transaction.commit().map_err(failed)?;
         Ok(outcome)
+    }
+    fn replay(&self) -> Replay {
+        Replay::Superseded { instead: "a new CONNECT_NAME and a new CONNECT_SQLITE_PATH", accumulates: false }
     }
 }
