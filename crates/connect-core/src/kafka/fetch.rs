@@ -12,9 +12,8 @@ use kafka_protocol::protocol::StrBytes;
 use super::batch::Aborted;
 use super::error::KafkaError;
 use super::wire::cluster::{REQUEST_TIMEOUT, topic_name};
-use super::wire::{BrokerConnection, Leader, Room};
+use super::wire::{BrokerConnection, Cluster, Leader, Room};
 use crate::budget::Charge;
-use crate::config::KafkaConfig;
 use crate::record::TopicPartition;
 
 /// 12 is the last version that names topics; the later ones know them by id.
@@ -52,7 +51,7 @@ pub(super) struct Limits {
 /// Fetches from one broker.
 pub(super) async fn fetch(
     connection: &BrokerConnection,
-    config: &KafkaConfig,
+    cluster: &Cluster,
     questions: &[&Question],
     limits: Limits,
     room: Option<Room>,
@@ -79,12 +78,12 @@ pub(super) async fn fetch(
         .with_max_wait_ms(clamp(limits.wait.as_millis() as usize))
         .with_min_bytes(if limits.wait.is_zero() { 0 } else { 1 })
         .with_max_bytes(clamp(limits.bytes))
-        .with_isolation_level(config.isolation.level())
+        .with_isolation_level(cluster.config().isolation.level())
         // No fetch session: each request names all of its partitions.
         .with_session_id(0)
         .with_session_epoch(-1)
         .with_topics(topics)
-        .with_rack_id(StrBytes::from_string(config.rack.clone().unwrap_or_default()));
+        .with_rack_id(StrBytes::from_string(cluster.rack().to_owned()));
     let (response, charge) = connection.call_charged(&request, FETCH, limits.wait + REQUEST_TIMEOUT, room).await?;
     if let Some(error) = ResponseError::try_from_code(response.error_code) {
         return Err(KafkaError::transient("broker", format!("Kafka: {}: fetch: {error:?}", connection.address())));

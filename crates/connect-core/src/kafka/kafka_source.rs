@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kafka_protocol::error::ResponseError;
 use tokio::time::Instant;
+use tracing::debug;
 
 use super::batch::{self, BatchError};
 use super::error::KafkaError;
@@ -74,10 +75,14 @@ impl KafkaSource {
         let node = state.replica.filter(|(_, until)| Instant::now() < *until).map_or(leader.node, |(node, _)| node);
         let question = Question { partition: partition.clone(), offset, leader };
         let answer = if state.behind { self.read(node, &question).await } else { self.wait(node, question).await };
+        let nearby = node != leader.node;
         if answer.is_err() {
             // Whatever it was, the leader may be another now; a replica may be gone.
             self.forget(partition);
         }
+            if nearby {
+                self.cluster.avoid_replicas();
+            }
         answer
     }
 
@@ -91,7 +96,7 @@ impl KafkaSource {
         let bytes = self.cluster.config().fetch_bytes.as_u64() as usize;
         let limits = Limits { wait: Duration::ZERO, bytes, partition_bytes: bytes };
         let room = Some(Room { budget: Arc::clone(&self.budget), factor: self.state(&question.partition).expansion });
-        let (answers, charge) = fetch::fetch(&connection, self.cluster.config(), &[question], limits, room).await?;
+        let (answers, charge) = fetch::fetch(&connection, &self.cluster, &[question], limits, room).await?;
         let answer = answers.into_iter().next().ok_or_else(|| {
             KafkaError::transient("protocol", format!("{}: the broker's answer lacks it", question.partition))
         })?;
@@ -172,6 +177,7 @@ impl Source for KafkaSource {
         let decoded = self.decode(partition, offset, answer)?;
         let end = if self.cluster.config().isolation == Isolation::ReadUncommitted {
             high_watermark
+            debug!(%partition, node, "reading from a replica nearby");
         } else {
             last_stable_offset
         };

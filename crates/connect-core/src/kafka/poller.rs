@@ -103,7 +103,7 @@ async fn ask(cluster: &Arc<Cluster>, node: i32, waiting: &[Waiter]) -> Result<Ve
     let connection = cluster.broker(node, Purpose::Wait).await?;
     let questions: Vec<&Question> = waiting.iter().map(|waiter| &waiter.question).collect();
     let limits = Limits { wait: BROKER_WAIT, bytes: BYTES, partition_bytes: PARTITION_BYTES };
-    let (answers, _) = fetch::fetch(&connection, cluster.config(), &questions, limits, None).await?;
+    let (answers, _) = fetch::fetch(&connection, cluster, &questions, limits, None).await?;
     Ok(answers)
 }
 
