@@ -1,5 +1,5 @@
-//! Three brokers that are restarted, killed and frozen under a group: leaders and the coordinator move, and nothing is lost or
-//! has its effect twice.
+//! Three brokers that are restarted, killed and frozen: leaders, the coordinator and the replica that is read move, and nothing
+//! is lost or has its effect twice.
 
 #[path = "torture/load.rs"]
 mod load;
@@ -12,12 +12,15 @@ mod pauses;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use connect_core::TopicPartition;
+use connect_core::config::{KafkaConfig, Section};
+use connect_core::kafka::wire::Cluster;
 use connect_testkit::dice::Dice;
 use load::{Contents, Load};
 use members::Members;
 use pauses::Pauses;
-use system_tests::{Scene, report, seed, until};
+use system_tests::{Scene, assert_account_adds_up, metrics_until, numbered, report, seed, until};
 use tokio::time::{Instant, sleep};
 use xtask::effort::{full, share};
 use xtask::services::{Kafka, KafkaOptions};
@@ -88,4 +91,60 @@ async fn three_brokers_are_restarted_and_killed_and_each_effect_is_there_once_ni
     members.all_is_written(contents.records).await?;
     members.leave_all().await?;
     contents.check(&scene.store().await?).await.with_context(|| format!("{}; seed {seed}", scene.logs()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_replica_in_our_rack_is_read_and_the_leader_when_it_fails_nightly() -> Result<()> {
+    let selector = "replica.selector.class=org.apache.kafka.common.replica.RackAwareReplicaSelector".to_owned();
+    let options = KafkaOptions { properties: vec![selector], ..KafkaOptions::default() };
+    let mut brokers = Kafka::cluster(options).await?;
+    let scene = Scene::on(BINARY, brokers[0].bootstrap(), "nearby", 1).await?;
+    let leader = leader(&scene).await?;
+    let nearby = if leader == 3 { 1 } else { leader + 1 };
+    let scene =
+        scene.set("CONNECT_KAFKA_RACK", &format!("rack-{nearby}")).set("CONNECT_LOG", "info,connect_core::kafka=debug");
+    let mut connector = scene.connector()?;
+    let reads = || {
+        scene
+            .logged()
+            .matches(&format!("reading from a replica nearby partition={}-0 node={nearby}", scene.topic))
+            .count()
+    };
+    let mut written = 0;
+    let mut goes_on = async |what: &str| -> Result<()> {
+        let begun = Instant::now();
+        scene.produce(numbered(written..written + 1_000, 1)).await?;
+        written += 1_000;
+        let all = |metrics: &connect_testkit::scrape::Metrics| metrics.written() == written as u64;
+        let metrics = metrics_until(&mut connector, what, all).await.with_context(|| scene.logs())?;
+        assert_account_adds_up(&metrics);
+        report(&format!("{what} after {:.1} s", begun.elapsed().as_secs_f64()));
+        Ok(())
+    };
+    goes_on("records are read from the replica").await?;
+    // The leader was asked once, and named the replica.
+    assert_eq!(reads(), 1, "{}", scene.logs());
+    let broker = &mut brokers[nearby - 1];
+    broker.stop();
+    goes_on("the replica is killed, and the leader read").await?;
+    broker.start_again().await?;
+    until("the replica is read again", async || reads() == 2).await.with_context(|| scene.logs())?;
+    goes_on("records are read from the replica again").await?;
+    connector.drain().await.map(drop)
+}
+
+/// The node that leads the scene's only partition.
+async fn leader(scene: &Scene) -> Result<usize> {
+    let config =
+        KafkaConfig::from_pairs(&[("CONNECT_KAFKA_BROKERS", &scene.kafka), ("CONNECT_KAFKA_TOPICS", &scene.topic)]);
+    let cluster = Cluster::new(config.map_err(|problems| anyhow!("{problems}"))?);
+    let partition = TopicPartition::new(scene.topic.as_str(), 0);
+    let mut leader = None;
+    until("the partition has a leader", async || {
+        leader = cluster.leader(&partition).await.ok();
+        leader.is_some()
+    })
+    .await?;
+    leader.map(|leader| leader.node as usize).context("no leader")
 }

@@ -1,8 +1,14 @@
 //! Runs cargo from within a program that cargo itself has started.
 
-use std::{env, process::Command};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use crate::paths;
+use anyhow::{Context, Result, bail};
+
+use crate::{lock::Lock, packages::find_program, paths};
 
 /// The cargo that runs us, in the workspace's root, with the environment that a person's own call would have.
 ///
@@ -19,6 +25,33 @@ pub fn cargo() -> Command {
         }
     }
     command
+}
+
+/// A program that extends cargo, such as `cargo-deny`: ours, or one in `PATH`.
+pub fn extension(name: &str) -> Option<PathBuf> {
+    find_program(&tools().join("bin").join(name)).or_else(|| find_program(Path::new(name)))
+}
+
+/// The same, installed below `target/tools` where there is none.
+///
+/// # Errors
+/// It can't be installed; cargo has written why.
+pub async fn installed(name: &str) -> Result<PathBuf> {
+    if let Some(program) = extension(name) {
+        return Ok(program);
+    }
+    let _lock = Lock::acquire(&tools().join(format!("{name}.lock")), &format!("installing {name}"))?;
+    let mut install = tokio::process::Command::from(cargo());
+    install.args(["install", name, "--locked", "--root"]).arg(tools()).kill_on_drop(true);
+    let status = install.status().await.context("can't run cargo")?;
+    if !status.success() {
+        bail!("{name} can't be installed ({status}), see above");
+    }
+    Ok(tools().join("bin").join(name))
+}
+
+fn tools() -> PathBuf {
+    paths::target().join("tools")
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod deploy;
 pub mod effort;
 pub mod elasticsearch_client;
 pub mod events;
+pub mod fuzz;
 pub mod interrupt;
 pub mod java;
 pub mod kafka_client;

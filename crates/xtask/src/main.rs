@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Parser, Subcommand, ValueEnum};
-use xtask::{bench, cargo::cargo, demo, deploy, interrupt::interrupted, services, soak, test};
+use xtask::{bench, cargo::cargo, demo, deploy, fuzz, interrupt::interrupted, services, soak, test};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's tasks; each does its own set-up")]
@@ -31,7 +31,7 @@ enum Task {
     },
     /// Run every check: format, lints, docs, the files for Kubernetes, unit tests, system tests against real servers
     Test {
-        /// Also what takes long: every version of the servers, the dependency check
+        /// Also what takes long: every version of the servers, the dependency check, fuzzing
         #[arg(long)]
         nightly: bool,
         /// Only tests with one of these in their name
@@ -48,6 +48,12 @@ enum Task {
         /// Directory with the connectors' binaries, such as target/release; those that the tests run if not given
         #[arg(long)]
         binaries: Option<PathBuf>,
+    },
+    /// Feed hostile bytes to the decoders
+    Fuzz {
+        /// How long each target is run, as in 60s or 1h
+        #[arg(long = "for", default_value = "60s", value_parser = humantime::parse_duration)]
+        length: Duration,
     },
     /// The test servers, for a person who develops
     #[command(subcommand)]
@@ -155,6 +161,7 @@ async fn run(task: Task) -> Result<()> {
         Task::Demo { store: Store::Couchbase, rate, .. } => demo::live::<demo::Couchbase>(rate).await,
         Task::Test { nightly, filters } => test::run(&test::Options { nightly, filters }).await,
         Task::Soak { length, rate, binaries } => soak::run(&soak::Options { length, rate, binaries }).await,
+        Task::Fuzz { length } => fuzz::run(length).await,
         Task::Services(Services::Up { elasticsearch }) => services::command::up(elasticsearch).await,
         Task::Services(Services::Down) => services::command::down().await,
         Task::Services(Services::Status) => services::command::status(),

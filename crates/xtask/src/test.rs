@@ -2,17 +2,15 @@
 
 mod stopwatch;
 
-use std::{ffi::OsStr, path::PathBuf, time::Duration};
+use std::{ffi::OsStr, time::Duration};
 
 use anyhow::{Context, Result};
 use tokio::process::Command;
 
 use self::stopwatch::Stopwatch;
 use crate::{
-    cargo::cargo,
-    deploy, effort,
-    packages::find_program,
-    paths,
+    cargo::{self, cargo},
+    deploy, effort, fuzz, paths,
     services::{Kafka, KafkaOptions, Redis, RedisOptions, kafka, shared},
     soak,
 };
@@ -25,8 +23,8 @@ const ON_A_CLUSTER: &str = "real_cluster";
 /// What to run.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Everything in full: see [`effort`]; every version of the servers, and the tool for the dependency check is
-    /// installed if it isn't there.
+    /// Everything in full: see [`effort`]; every version of the servers, fuzzing, and the tools for that and for the
+    /// dependency check are installed if they aren't there.
     pub nightly: bool,
     /// Only tests whose name contains one of these, and no other checks.
     pub filters: Vec<String>,
@@ -52,6 +50,9 @@ pub async fn run(options: &Options) -> Result<()> {
         if options.nightly { &kafka::VERSIONS } else { &kafka::VERSIONS[kafka::VERSIONS.len() - 1..] };
     for version in versions {
         system_tests(version, options, &mut watch).await?;
+    }
+    if everything && options.nightly {
+        watch.step("fuzzing", fuzz::run(fuzz::LENGTH)).await?;
     }
     if everything {
         let length = Duration::from_secs(if options.nightly { 7_200 } else { 120 });
@@ -105,16 +106,9 @@ async fn components(watch: &mut Stopwatch) -> Result<()> {
 /// Licences, sources and banned crates. The advisories aren't checked: their database is a git repository that a
 /// build machine without access to it can't have; `cargo deny check advisories` does it where there is access.
 async fn dependencies(install: bool, watch: &mut Stopwatch) -> Result<()> {
-    let tools = paths::target().join("tools");
-    let own = tools.join("bin/cargo-deny");
-    let program = find_program(&own).or_else(|| find_program(&PathBuf::from("cargo-deny")));
-    let program = match program {
+    let program = match cargo::extension("cargo-deny") {
         Some(program) => program,
-        None if install => {
-            let mut add = cargo_command(["install", "cargo-deny", "--locked", "--root"]);
-            watch.command("installing cargo-deny", add.arg(&tools)).await?;
-            own
-        }
+        None if install => watch.step("installing cargo-deny", cargo::installed("cargo-deny")).await?,
         None => {
             println!("dependencies: skipped, no cargo-deny; install it with: cargo xtask test --nightly");
             return Ok(());

@@ -47,7 +47,7 @@ impl Connection {
         if let Some(client) = &*self.client.lock().unwrap_or_else(PoisonError::into_inner) {
             return Ok(Arc::clone(client));
         }
-        let built = self.bounded(REQUEST_TIMEOUT, self.builder()?.build()).await;
+        let built = self.bounded(REQUEST_TIMEOUT, self.builder().await?.build()).await;
         let client = Arc::new(built.map_err(|failure| self.explain("connect", &failure))?);
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&client));
         Ok(client)
@@ -142,7 +142,7 @@ impl Connection {
         self.config.brokers.iter().map(ToString::to_string).collect()
     }
 
-    fn builder(&self) -> Result<ClientBuilder, KafkaError> {
+    async fn builder(&self) -> Result<ClientBuilder, KafkaError> {
         let config = &self.config;
         let mut builder = ClientBuilder::new(self.brokers()).client_id("connect").backoff_config(BackoffConfig {
             init_backoff: Duration::from_millis(50),
@@ -152,7 +152,7 @@ impl Connection {
             deadline: Some(Duration::from_secs(2)),
         });
         if config.security.tls() {
-            builder = builder.tls_config(tls::client_config(config)?);
+            builder = builder.tls_config(tls::settled_client_config(config).await?);
         }
         if config.security.sasl() {
             builder = builder.sasl_config(sasl_config(config, &self.tokens)?);

@@ -14,9 +14,8 @@ use super::batch::Aborted;
 use super::error::KafkaError;
 use super::fetch_session::Changes;
 use super::wire::cluster::{REQUEST_TIMEOUT, topic_name};
-use super::wire::{BrokerConnection, Leader, Room};
+use super::wire::{BrokerConnection, Cluster, Leader, Room};
 use crate::budget::Charge;
-use crate::config::KafkaConfig;
 use crate::record::TopicPartition;
 
 /// 12 is the last version that names topics; the later ones know them by id.
@@ -71,7 +70,7 @@ impl Answer {
 /// Fetches from one broker.
 pub(super) async fn fetch(
     connection: &BrokerConnection,
-    config: &KafkaConfig,
+    cluster: &Cluster,
     changes: &Changes<'_>,
     limits: Limits,
     room: Option<Room>,
@@ -81,12 +80,12 @@ pub(super) async fn fetch(
         .with_max_wait_ms(clamp(limits.wait.as_millis() as usize))
         .with_min_bytes(if limits.wait.is_zero() { 0 } else { 1 })
         .with_max_bytes(clamp(limits.bytes))
-        .with_isolation_level(config.isolation.level())
+        .with_isolation_level(cluster.config().isolation.level())
         .with_session_id(changes.place.session)
         .with_session_epoch(changes.place.epoch)
         .with_topics(topics(&changes.questions, limits))
         .with_forgotten_topics_data(forgotten(&changes.forgotten))
-        .with_rack_id(StrBytes::from_string(config.rack.clone().unwrap_or_default()));
+        .with_rack_id(StrBytes::from_string(cluster.rack().to_owned()));
     let (response, charge) = connection.call_charged(&request, FETCH, limits.wait + REQUEST_TIMEOUT, room).await?;
     let mut answers = Vec::with_capacity(response.responses.iter().map(|topic| topic.partitions.len()).sum());
     for topic in response.responses {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kafka_protocol::error::ResponseError;
 use tokio::time::Instant;
+use tracing::debug;
 
 use super::batch::{self, BatchError};
 use super::error::KafkaError;
@@ -19,8 +20,10 @@ use crate::config::Isolation;
 use crate::record::{Record, TopicPartition};
 use crate::source::{Fetched, Position, Source, SourceError};
 
-/// What a record costs beside its bytes: its own struct and its headers' list.
-const HELD_PER_RECORD: usize = 160;
+/// What may be made of an answer beyond what was reserved for it.
+const SMALL_ROOM: usize = 256 << 10;
+/// A batch of which more is made is taken for damaged or hostile.
+const LARGEST_ROOM: usize = 512 << 20;
 /// What is assumed to be held for each byte received before anything was.
 const FIRST_EXPANSION: f32 = 3.0;
 /// How long a replica nearby is read before the leader is asked again who is nearest.
@@ -73,10 +76,14 @@ impl KafkaSource {
         let leader = self.cluster.leader(partition).await?;
         let state = self.state(partition);
         let node = state.replica.filter(|(_, until)| Instant::now() < *until).map_or(leader.node, |(node, _)| node);
+        let nearby = node != leader.node;
         let question = Question { partition: partition.clone(), offset, leader };
         let answer = if state.behind { self.read(node, &question).await } else { self.wait(node, question).await };
         if answer.is_err() {
             // Whatever it was, the leader may be another now; a replica may be gone.
+            if nearby {
+                self.cluster.avoid_replicas();
+            }
             self.forget(partition);
         }
         answer
@@ -92,8 +99,7 @@ impl KafkaSource {
         let bytes = self.cluster.config().fetch_bytes.as_u64() as usize;
         let limits = Limits { wait: Duration::ZERO, bytes, partition_bytes: bytes };
         let room = Some(Room { budget: Arc::clone(&self.budget), factor: self.state(&question.partition).expansion });
-        let (reply, charge) =
-            fetch::fetch(&connection, self.cluster.config(), &Changes::only(question), limits, room).await?;
+        let (reply, charge) = fetch::fetch(&connection, &self.cluster, &Changes::only(question), limits, room).await?;
         if let Some(error) = reply.refused {
             return Err(fetch::refused(&connection, error));
         }
@@ -115,18 +121,38 @@ impl KafkaSource {
         found
     }
 
-    fn decode(&self, partition: &TopicPartition, offset: i64, answer: Answer) -> Result<batch::Decoded, SourceError> {
-        batch::decode(answer.records, partition, offset, answer.aborted, self.budget.limit() / 4).map_err(|error| {
-            match error {
-                BatchError::Checksum { .. } => SourceError::transient(
-                    "corrupt",
-                    format!(
+    /// Decodes within what is charged. A first batch of which more is made gets more room, which is charged before.
+    async fn decode(
+        &self,
+        partition: &TopicPartition,
+        offset: i64,
+        answer: Answer,
+        mut charge: Charge,
+    ) -> Result<(batch::Decoded, Charge), SourceError> {
+        let received = answer.records.len();
+        let charged = charge.bytes().saturating_sub(received);
+        let mut room = charged.min(self.budget.limit() / 4).max(SMALL_ROOM);
+        loop {
+            match batch::decode(answer.records.clone(), partition, offset, answer.aborted.clone(), room) {
+                // Brokers send the first batch whole.
+                Ok(decoded) if received > 0 && decoded.next == offset => {
+                    let what = format!("{partition}: the broker's answer holds no whole batch from {offset} on");
+                    return Err(SourceError::transient("corrupt", what));
+                }
+                Ok(decoded) => return Ok((decoded, charge)),
+                Err(BatchError::Room { .. }) if room < LARGEST_ROOM => {
+                    room = room.saturating_mul(4).min(LARGEST_ROOM);
+                    charge = self.charge(charge, received + room).await;
+                }
+                Err(error @ BatchError::Checksum { .. }) => {
+                    let what = format!(
                         "{partition}: {error}; if it stays so, the broker's disk is damaged: let it be replicated anew"
-                    ),
-                ),
-                BatchError::Format { .. } => SourceError::Fatal(format!("{partition}: {error}")),
+                    );
+                    return Err(SourceError::transient("corrupt", what));
+                }
+                Err(error) => return Err(SourceError::Fatal(format!("{partition}: {error}"))),
             }
-        })
+        }
     }
 
     /// Charges what is really held.
@@ -141,19 +167,20 @@ impl KafkaSource {
     }
 }
 
-/// What is held for an answer: its bytes, what was decompressed, and what a sink encodes from the records.
+/// What is held for an answer: its bytes, what was made of them, and what a sink encodes from the records.
 fn held(received: usize, decoded: &batch::Decoded) -> usize {
     if decoded.records.is_empty() {
         return 0;
     }
     let payload: usize = decoded.records.iter().map(Record::bytes).sum();
-    received + decoded.decompressed + payload + decoded.records.len() * HELD_PER_RECORD
+    received + decoded.made + payload
 }
 
 impl Source for KafkaSource {
     async fn fetch(&self, partition: &TopicPartition, offset: i64) -> Result<Fetched, SourceError> {
         let (answer, charge) = self.ask(partition, offset).await?;
         if let Some(node) = answer.preferred_replica {
+            debug!(%partition, node, "reading from a replica nearby");
             self.update(partition, |state| state.replica = Some((node, Instant::now() + REPLICA_LEASE)));
         }
         match answer.error {
@@ -173,7 +200,7 @@ impl Source for KafkaSource {
         }
         let (last_stable_offset, high_watermark) = (answer.last_stable_offset, answer.high_watermark);
         let received = answer.records.len();
-        let decoded = self.decode(partition, offset, answer)?;
+        let (decoded, charge) = self.decode(partition, offset, answer, charge).await?;
         let end = if self.cluster.config().isolation == Isolation::ReadUncommitted {
             high_watermark
         } else {
@@ -184,7 +211,7 @@ impl Source for KafkaSource {
             state.behind = decoded.next > offset && decoded.next < end;
             if held > 0 {
                 // A tenth more, as batches differ; it falls slowly and rises at once.
-                let expansion = held as f32 / received as f32 * 1.1;
+                let expansion = (1.0 + (held - received) as f32 / decoded.consumed as f32) * 1.1;
                 state.expansion = expansion.max(state.expansion * 0.9);
             }
         });

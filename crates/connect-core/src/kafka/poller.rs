@@ -124,7 +124,7 @@ async fn ask(
         // Where the answer gets lost on the way, also because this future is dropped, the broker may be a step ahead.
         session.lost(None);
         let connection = cluster.broker(node, Purpose::Wait).await?;
-        let (reply, _) = fetch::fetch(&connection, cluster.config(), &changes, limits, None).await?;
+        let (reply, _) = fetch::fetch(&connection, cluster, &changes, limits, None).await?;
         let Some(error) = reply.refused else {
             session.answered(changes.place, &reply);
             return Ok(reply.answers);

@@ -2,14 +2,19 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
+use tokio::time::sleep;
 
 use super::error::KafkaError;
 use crate::config::KafkaConfig;
+
+/// A certificate and its key that are replaced belong together again after this long.
+const REPLACED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Reads the files again on each call, so that a new connection sees what was rotated on disk.
 pub(super) fn client_config(config: &KafkaConfig) -> Result<Arc<ClientConfig>, KafkaError> {
@@ -31,6 +36,16 @@ pub(super) fn client_config(config: &KafkaConfig) -> Result<Arc<ClientConfig>, K
         KafkaError::fatal(format!("CONNECT_KAFKA_CERT_FILE and CONNECT_KAFKA_KEY_FILE do not fit together: {error}"))
     })?;
     Ok(Arc::new(config))
+}
+
+/// The same for a process that runs: what cannot be used is read once more, as it may be just being replaced, one file
+/// after the other.
+pub(super) async fn settled_client_config(config: &KafkaConfig) -> Result<Arc<ClientConfig>, KafkaError> {
+    if let Ok(read) = client_config(config) {
+        return Ok(read);
+    }
+    sleep(REPLACED_WITHIN).await;
+    client_config(config)
 }
 
 /// For the provider of tokens, which may be a public one beside brokers with an authority of their own: both are trusted.
@@ -110,21 +125,39 @@ mod tests {
     use super::*;
     use crate::config::Section;
 
-    fn refusal(files: &[(&str, &Path)]) -> String {
+    fn config(files: &[(&str, &Path)]) -> KafkaConfig {
         let mut pairs = vec![
             ("CONNECT_KAFKA_BROKERS", "127.0.0.1:9092"),
             ("CONNECT_KAFKA_TOPICS", "t"),
             ("CONNECT_KAFKA_SECURITY", "tls"),
         ];
         pairs.extend(files.iter().map(|(name, path)| (*name, path.to_str().expect("UTF-8"))));
-        let config = KafkaConfig::from_pairs(&pairs).expect("the files can be opened");
-        client_config(&config).expect_err("the files hold nothing").to_string()
+        KafkaConfig::from_pairs(&pairs).expect("the files can be opened")
     }
 
     #[test]
     fn what_is_wrong_names_the_variable() {
         let file = tempfile::NamedTempFile::new().expect("a file");
-        let error = refusal(&[("CONNECT_KAFKA_CA_FILE", file.path())]);
+        let config = config(&[("CONNECT_KAFKA_CA_FILE", file.path())]);
+        let error = client_config(&config).expect_err("the file holds nothing").to_string();
         assert!(error.contains("CONNECT_KAFKA_CA_FILE") && error.contains("holds no certificate"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_that_are_being_replaced_are_waited_for() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (certificate, key) = (directory.path().join("tls.crt"), directory.path().join("tls.key"));
+        let pair = || rcgen::generate_simple_self_signed(["connector".to_owned()]).expect("a certificate");
+        let (older, newer) = (pair(), pair());
+        std::fs::write(&certificate, newer.cert.pem()).expect("written");
+        std::fs::write(&key, older.signing_key.serialize_pem()).expect("written");
+        let files = [("CONNECT_KAFKA_CERT_FILE", &*certificate), ("CONNECT_KAFKA_KEY_FILE", &*key)];
+        let config = config(&[&files[..], &[("CONNECT_KAFKA_CA_FILE", &*certificate)]].concat());
+        let error = settled_client_config(&config).await.expect_err("they never fit").to_string();
+        assert!(error.contains("CONNECT_KAFKA_KEY_FILE"), "{error}");
+
+        let replace = async { std::fs::write(&key, newer.signing_key.serialize_pem()).expect("written") };
+        let (read, ()) = tokio::join!(settled_client_config(&config), replace);
+        read.expect("they fit together by now");
     }
 }

@@ -101,7 +101,7 @@ impl Kafka {
     }
 
     /// Starts a cluster of three nodes, of which any two are enough: everything is on all three, and acknowledged when two
-    /// have it. Port, directory, listeners and users of the options are not used.
+    /// have it. The nodes are 1, 2 and 3, each in a rack of its own: `rack-1` and so on. Port, directory, listeners and users of the options are not used.
     ///
     /// # Errors
     /// As for [`Kafka::start`].
@@ -220,6 +220,7 @@ impl KafkaService {
         let ours = format!(
             "process.roles=broker,controller
 node.id={id}
+broker.rack=rack-{id}
 controller.quorum.voters={voters}
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{listeners}
 advertised.listeners=PLAINTEXT://127.0.0.1:{port}{listeners}

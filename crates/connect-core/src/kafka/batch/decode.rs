@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 
 use super::compression::decompress;
+use super::room::Room;
 use super::{layout, varint};
 use crate::record::{Header, Record, TopicPartition};
 
@@ -13,6 +14,8 @@ use crate::record::{Header, Record, TopicPartition};
 const SMALLEST_RECORD: usize = 7;
 /// The smallest header of a record: two lengths.
 const SMALLEST_HEADER: usize = 2;
+/// What a record costs in memory beside its bytes: its struct, and what a list that grows has to spare.
+const RECORD: usize = size_of::<Record>() + 32;
 
 /// A transaction that was aborted, as a fetch response names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +33,10 @@ pub struct Decoded {
     pub records: Vec<Record>,
     /// Where to read on: behind the last whole batch, whatever it held.
     pub next: i64,
-    /// Bytes of buffers made by decompression.
-    pub decompressed: usize,
+    /// Bytes of the batches that were decoded.
+    pub consumed: usize,
+    /// Bytes of memory that decoding made: what was decompressed, and the records and headers themselves.
+    pub made: usize,
 }
 
 /// Bytes that are no batch.
@@ -51,48 +56,90 @@ pub enum BatchError {
         /// What is wrong.
         what: String,
     },
+    /// Decoding it takes more memory than was allowed.
+    #[error("the batch at offset {offset} needs more than {room} bytes of memory")]
+    Room {
+        /// First offset of the batch.
+        offset: i64,
+        /// What was allowed.
+        room: usize,
+    },
 }
 
 /// Decodes the batches of a partition from the first that holds `from` on. Control batches and those of aborted
 /// transactions move `next` and yield nothing. A batch that is cut off at the end, as brokers do, is left for the next
-/// fetch; and so is what follows once more than `most` bytes were decompressed, as few bytes can hold very many.
+/// fetch. So is what follows once `room` bytes of memory were made: a few bytes can hold very many, or very many records.
 ///
 /// # Errors
-/// [`BatchError`]; nothing of what came before the bad batch is returned unless it is the first.
+/// [`BatchError`] of the first batch. A later one is left for the next fetch, which then begins with its error.
 pub fn decode(
     mut bytes: Bytes,
     partition: &TopicPartition,
     from: i64,
-    mut aborted: Vec<Aborted>,
-    most: usize,
+    aborted: Vec<Aborted>,
+    room: usize,
 ) -> Result<Decoded, BatchError> {
     let mut decoded = Decoded { next: from, ..Decoded::default() };
-    // The latest first: transactions are taken from the end as batches reach them.
-    aborted.sort_unstable_by_key(|transaction| std::cmp::Reverse(transaction.first_offset));
-    let mut aborting = HashSet::new();
-    while decoded.decompressed <= most
-        && let Some(batch) = Batch::take(&mut bytes)?
-    {
-        let last = batch.last_offset();
-        while aborted.last().is_some_and(|transaction| transaction.first_offset <= last) {
-            aborting.extend(aborted.pop().map(|transaction| transaction.producer_id));
-        }
-        let wanted = last >= from;
-        if batch.has(layout::CONTROL) {
-            if batch.is_abort_marker() {
-                aborting.remove(&batch.producer_id());
+    let mut transactions = Transactions::new(aborted);
+    while let Some(batch) = Batch::take(&mut bytes).transpose() {
+        let mut left = Room::of(room - decoded.made);
+        let before = decoded.records.len();
+        let read = batch.and_then(|batch| {
+            batch.check()?;
+            let yields = transactions.pass(&batch);
+            if yields && batch.last_offset() >= from {
+                let offset = batch.base_offset;
+                let read = batch.read(partition, from, &mut left, &mut decoded.records);
+                read.map_err(|what| match left.is_exceeded() {
+                    true => BatchError::Room { offset, room },
+                    false => BatchError::Format { offset, what },
+                })?;
             }
-        } else if wanted && !(batch.has(layout::TRANSACTIONAL) && aborting.contains(&batch.producer_id())) {
-            let read = batch.read(partition, from, &mut decoded);
-            if let Err(error) = read {
-                // What precedes it is whole: it is handed out first, and the next fetch begins with the error.
-                decoded.records.retain(|record| record.offset < batch.base_offset);
-                return if decoded.next > from { Ok(decoded) } else { Err(error) };
+            Ok(batch)
+        });
+        match read {
+            Ok(batch) => {
+                decoded.next = decoded.next.max(batch.last_offset().saturating_add(1));
+                decoded.consumed += batch.bytes.len();
+                decoded.made = room - left.left();
             }
+            Err(_) if decoded.next > from => {
+                decoded.records.truncate(before);
+                break;
+            }
+            Err(error) => return Err(error),
         }
-        decoded.next = decoded.next.max(last.saturating_add(1));
     }
     Ok(decoded)
+}
+
+/// Which transactions are aborted where we are.
+struct Transactions {
+    /// Those to come, the latest first: they are taken from the end as batches reach them.
+    aborted: Vec<Aborted>,
+    /// Producers whose open transaction will be aborted.
+    aborting: HashSet<i64>,
+}
+
+impl Transactions {
+    fn new(mut aborted: Vec<Aborted>) -> Self {
+        aborted.sort_unstable_by_key(|transaction| std::cmp::Reverse(transaction.first_offset));
+        Self { aborted, aborting: HashSet::new() }
+    }
+
+    /// Goes past a batch; says whether its records are for the reader.
+    fn pass(&mut self, batch: &Batch) -> bool {
+        while self.aborted.last().is_some_and(|transaction| transaction.first_offset <= batch.last_offset()) {
+            self.aborting.extend(self.aborted.pop().map(|transaction| transaction.producer_id));
+        }
+        if batch.has(layout::CONTROL) {
+            if batch.is_abort_marker() {
+                self.aborting.remove(&batch.producer_id());
+            }
+            return false;
+        }
+        !(batch.has(layout::TRANSACTIONAL) && self.aborting.contains(&batch.producer_id()))
+    }
 }
 
 struct Batch {
@@ -163,31 +210,40 @@ impl Batch {
         marker().unwrap_or(false)
     }
 
-    fn read(&self, partition: &TopicPartition, from: i64, decoded: &mut Decoded) -> Result<(), BatchError> {
-        let offset = self.base_offset;
+    /// Every batch is checked, those that yield nothing too: a damaged bit may be what says so.
+    fn check(&self) -> Result<(), BatchError> {
         let crc = (&self.bytes[layout::CRC..]).get_u32();
         if crc32c::crc32c(&self.bytes[layout::ATTRIBUTES..]) != crc {
-            return Err(BatchError::Checksum { offset });
+            return Err(BatchError::Checksum { offset: self.base_offset });
         }
+        Ok(())
+    }
+
+    /// Adds its records. An error may be that there is no room.
+    fn read(
+        &self,
+        partition: &TopicPartition,
+        from: i64,
+        room: &mut Room,
+        records: &mut Vec<Record>,
+    ) -> Result<(), String> {
         let codec = self.attributes & layout::CODEC;
-        let mut records = decompress(codec, self.bytes.slice(layout::RECORDS..))
-            .map_err(|what| BatchError::Format { offset, what })?;
-        if codec != 0 {
-            decoded.decompressed += records.len();
-        }
+        let mut bytes = decompress(codec, self.bytes.slice(layout::RECORDS..), room)?;
         let count = self.i32_at(layout::COUNT).max(0) as usize;
-        decoded.records.reserve(count.min(records.len() / SMALLEST_RECORD));
+        let likely = count.min(bytes.len() / SMALLEST_RECORD);
+        room.take(likely * RECORD).ok_or("too many records")?;
+        records.reserve(likely);
         for _ in 0..count {
-            let read = take(&mut records, varint::read).and_then(|record| self.record(record, partition));
-            let record = read.ok_or_else(|| BatchError::Format { offset, what: "a record is malformed".to_owned() })?;
+            let read = take(&mut bytes, varint::read).and_then(|record| self.record(record, partition, room));
+            let record = read.ok_or("a record is malformed")?;
             if record.offset >= from {
-                decoded.records.push(record);
+                records.push(record);
             }
         }
         Ok(())
     }
 
-    fn record(&self, mut bytes: Bytes, partition: &TopicPartition) -> Option<Record> {
+    fn record(&self, mut bytes: Bytes, partition: &TopicPartition, room: &mut Room) -> Option<Record> {
         // Attributes, of which there are none.
         skip(&mut bytes, 1)?;
         let timestamp_delta = varint::read(&mut bytes)?;
@@ -200,7 +256,9 @@ impl Batch {
         let key = take_nullable(&mut bytes)?;
         let value = take_nullable(&mut bytes)?;
         let count = usize::try_from(varint::read(&mut bytes)?).ok()?;
-        let mut headers = Vec::with_capacity(count.min(bytes.len() / SMALLEST_HEADER));
+        let likely = count.min(bytes.len() / SMALLEST_HEADER);
+        room.take(likely * size_of::<Header>())?;
+        let mut headers = Vec::with_capacity(likely);
         for _ in 0..count {
             headers.push(Header { key: take(&mut bytes, varint::read)?, value: take_nullable(&mut bytes)? });
         }

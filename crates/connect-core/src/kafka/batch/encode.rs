@@ -144,8 +144,10 @@ mod tests {
 
     #[test]
     fn records_are_decoded_as_they_were_encoded() {
-        let decoded = decode_all(at(40, encode(&drafts())), &partition(), 0, vec![]).expect("decoded");
-        assert_eq!((decoded.next, decoded.records.len(), decoded.decompressed), (43, 3, 0));
+        let bytes = at(40, encode(&drafts()));
+        let length = bytes.len();
+        let decoded = decode_all(bytes, &partition(), 0, vec![]).expect("decoded");
+        assert_eq!((decoded.next, decoded.records.len(), decoded.consumed), (43, 3, length));
         for (index, (record, draft)) in decoded.records.iter().zip(drafts()).enumerate() {
             assert_eq!((&*record.topic, record.partition, record.offset), ("t", 3, 40 + index as i64));
             assert_eq!((&record.key, &record.value, record.timestamp), (&draft.key, &draft.value, draft.timestamp));
@@ -212,6 +214,13 @@ mod tests {
         let bad = bad.freeze();
         assert_eq!(offsets(&[good, bad.clone()], 0, &[]), (vec![0, 1, 2], 3));
         assert_eq!(decode_all(bad, &partition(), 3, vec![]).err(), Some(BatchError::Checksum { offset: 3 }));
+    }
+
+    #[test]
+    fn a_damaged_bit_does_not_make_records_a_marker() {
+        let mut bad = BytesMut::from(&at(3, encode(&drafts()))[..]);
+        bad[layout::ATTRIBUTES + 1] |= layout::CONTROL as u8;
+        assert_eq!(decode_all(bad.freeze(), &partition(), 3, vec![]).err(), Some(BatchError::Checksum { offset: 3 }));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Record batches, the form in which Kafka stores and sends records (message format 2, since Kafka 0.11).
 //!
 //! Keys, values and headers are slices of the buffer that was received or decompressed; nothing is copied. Whatever
-//! the bytes are, decoding ends with records or an error: it neither panics nor allocates more than the bytes warrant.
+//! the bytes are, decoding ends with records or an error: it neither panics nor makes more of them than it was allowed.
 
 pub mod compression;
 pub mod decode;
 pub mod encode;
+mod room;
 mod varint;
 
 pub use decode::{Aborted, BatchError, Decoded, decode};

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
@@ -16,7 +17,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::member::{End, Member, Order, RETRY, TOPICS_SOON};
+use super::alongside::{Heartbeats, alongside};
+use super::member::{End, Member, Order, RETRY, Shared, TOPICS_SOON};
 use super::{protocol, sticky};
 use crate::kafka::coordinator::text;
 use crate::kafka::error::KafkaError;
@@ -123,6 +125,28 @@ impl Classic<'_> {
         };
         let config = self.member.cluster.config();
         let metadata = protocol::encode_subscription(&claim, config.rack.as_deref()).map_err(KafkaError::fatal)?;
+        let mut joined = self.ask_to_join(metadata.clone()).await?;
+        if joined.error_code == ResponseError::MemberIdRequired.code() {
+            // At once, and not after another look-up: the coordinator keeps the id for no longer than a session.
+            self.member.shared.set_identity(joined.member_id.to_string(), -1);
+            joined = self.ask_to_join(metadata).await?;
+        }
+        let coordinator = &self.member.shared.coordinator;
+        match ResponseError::try_from_code(joined.error_code) {
+            None => {}
+            Some(ResponseError::UnknownMemberId) => {
+                self.lose("the coordinator does not know us any more")?;
+                return Ok(None);
+            }
+            Some(error) => return Err(coordinator.refused("join", error).await),
+        }
+        self.member.shared.hear();
+        self.member.shared.set_identity(joined.member_id.to_string(), joined.generation_id);
+        self.sync(joined).await
+    }
+
+    async fn ask_to_join(&self, metadata: Bytes) -> Result<JoinGroupResponse, KafkaError> {
+        let config = self.member.cluster.config();
         let (identity, coordinator) = (self.member.shared.identity(), &self.member.shared.coordinator);
         let offered =
             JoinGroupRequestProtocol::default().with_name(StrBytes::from_static_str(ASSIGNOR)).with_metadata(metadata);
@@ -136,22 +160,7 @@ impl Classic<'_> {
             .with_protocols(vec![offered]);
         // The coordinator answers when all members have joined, or their time is up.
         let limit = config.rebalance_timeout + REQUEST_TIMEOUT;
-        let joined = coordinator.call(Purpose::Join, &request, JOIN_GROUP, limit).await?;
-        match ResponseError::try_from_code(joined.error_code) {
-            None => {}
-            Some(ResponseError::MemberIdRequired) => {
-                self.member.shared.set_identity(joined.member_id.to_string(), -1);
-                return Ok(None);
-            }
-            Some(ResponseError::UnknownMemberId) => {
-                self.lose("the coordinator does not know us any more")?;
-                return Ok(None);
-            }
-            Some(error) => return Err(coordinator.refused("join", error).await),
-        }
-        self.member.alive = Instant::now();
-        self.member.shared.set_identity(joined.member_id.to_string(), joined.generation_id);
-        self.sync(joined).await
+        coordinator.call(Purpose::Join, &request, JOIN_GROUP, limit).await
     }
 
     async fn sync(&mut self, joined: JoinGroupResponse) -> Result<Option<BTreeSet<TopicPartition>>, KafkaError> {
@@ -186,7 +195,7 @@ impl Classic<'_> {
             }
             Some(error) => return Err(coordinator.refused("get our assignment", error).await),
         }
-        self.member.alive = Instant::now();
+        self.member.shared.hear();
         self.generation = joined.generation_id;
         let target = protocol::decode_assignment(synced.assignment).map_err(|error| {
             KafkaError::transient("group", format!("the group's leader sent an unreadable assignment: {error}"))
@@ -222,14 +231,20 @@ impl Classic<'_> {
 
     async fn partitions(&self, names: &BTreeSet<String>) -> Result<Partitions, KafkaError> {
         let names: Vec<Arc<str>> = names.iter().map(|name| name.as_str().into()).collect();
-        let topics = self.member.cluster.topics(Some(&names)).await?;
+        let look = self.member.cluster.topics(Some(&names));
+        let topics = alongside(look, &mut self.looking_up()).await?;
         Ok(topics.into_iter().map(|topic| (topic.name.to_string(), topic.all().into_iter().collect())).collect())
+    }
+
+    fn looking_up(&self) -> LookingUp {
+        LookingUp(Arc::clone(&self.member.shared))
     }
 
     /// The topics that we read: the listed ones whether they exist or not, those of a pattern as they are now. What was made anew
     /// is ours no more; says whether there was any.
     async fn look_up_names(&mut self) -> Result<(BTreeSet<String>, bool), KafkaError> {
-        let found = self.member.subscription.look_up(&self.member.cluster).await?;
+        let look = self.member.subscription.look_up(&self.member.cluster);
+        let found = alongside(look, &mut self.looking_up()).await?;
         let missing = self.member.tell_missing(&found);
         self.topics_due =
             Instant::now() + if missing { TOPICS_SOON } else { self.member.cluster.config().topics_refresh };
@@ -252,15 +267,15 @@ impl Classic<'_> {
 
     /// Keeps the membership alive until the group must be joined again.
     async fn stay(&mut self, orders: &mut mpsc::Receiver<Order>) -> Result<Next, KafkaError> {
-        let config = self.member.cluster.config();
-        let interval = (config.session_timeout / 3).min(Duration::from_secs(3));
+        let interval = interval(&self.member.shared);
         let mut beat_due = Instant::now() + interval;
         let mut retry_due = Instant::now();
         let mut join = false;
         loop {
             if self.member.is_arriving() && retry_due <= Instant::now() {
                 retry_due = Instant::now() + RETRY;
-                let taken = self.member.take_up().await;
+                let mut looking_up = self.looking_up();
+                let taken = alongside(self.member.take_up(), &mut looking_up).await;
                 self.soften(taken)?;
             }
             // What goes to others is given up before it is asked for again; the coordinator waits for that.
@@ -279,12 +294,9 @@ impl Classic<'_> {
                 },
                 () = sleep_until(beat_due) => {
                     let member = self.member.shared.identity().member;
-                    match self.heartbeat().await {
-                        Ok(Beat::Fine) => self.member.alive = Instant::now(),
-                        Ok(Beat::Rebalance) => {
-                            self.member.alive = Instant::now();
-                            join = true;
-                        }
+                    match heartbeat(&self.member.shared).await {
+                        Ok(Beat::Fine) => {}
+                        Ok(Beat::Rebalance) => join = true,
                         Ok(Beat::Lost(error)) => {
                             self.lose(&format!("{error:?}"))?;
                             if error == ResponseError::IllegalGeneration {
@@ -328,28 +340,11 @@ impl Classic<'_> {
         }
     }
 
-    async fn heartbeat(&self) -> Result<Beat, KafkaError> {
-        let (identity, coordinator) = (self.member.shared.identity(), &self.member.shared.coordinator);
-        let request = HeartbeatRequest::default()
-            .with_group_id(coordinator.group_id())
-            .with_generation_id(identity.generation)
-            .with_member_id(text(&identity.member))
-            .with_group_instance_id(identity.instance.as_deref().map(text));
-        let limit = self.member.cluster.config().session_timeout / 3;
-        let answer = coordinator.call(Purpose::Coordinate, &request, HEARTBEAT, limit).await?;
-        match ResponseError::try_from_code(answer.error_code) {
-            None => Ok(Beat::Fine),
-            Some(ResponseError::RebalanceInProgress) => Ok(Beat::Rebalance),
-            Some(error @ (ResponseError::UnknownMemberId | ResponseError::IllegalGeneration)) => Ok(Beat::Lost(error)),
-            Some(error) => Err(coordinator.refused("heartbeat", error).await),
-        }
-    }
-
     /// All is lost; we begin anew as somebody else.
     fn lose(&mut self, why: &str) -> Result<(), KafkaError> {
         self.generation = -1;
         self.member.shared.set_identity(String::new(), -1);
-        self.member.alive = Instant::now();
+        self.member.shared.hear();
         self.member.lose_all(why)
     }
 
@@ -363,6 +358,47 @@ impl Classic<'_> {
         let request = LeaveGroupRequest::default().with_group_id(coordinator.group_id()).with_members(vec![leaving]);
         if let Err(error) = coordinator.call(Purpose::Coordinate, &request, LEAVE_GROUP, REQUEST_TIMEOUT).await {
             debug!("not left properly: {error}");
+        }
+    }
+}
+
+/// How often the coordinator is to hear from us.
+fn interval(shared: &Shared) -> Duration {
+    (shared.coordinator.cluster().config().session_timeout / 3).min(Duration::from_secs(3))
+}
+
+async fn heartbeat(shared: &Shared) -> Result<Beat, KafkaError> {
+    let (identity, coordinator) = (shared.identity(), &shared.coordinator);
+    let request = HeartbeatRequest::default()
+        .with_group_id(coordinator.group_id())
+        .with_generation_id(identity.generation)
+        .with_member_id(text(&identity.member))
+        .with_group_instance_id(identity.instance.as_deref().map(text));
+    let limit = coordinator.cluster().config().session_timeout / 3;
+    let answer = coordinator.call(Purpose::Coordinate, &request, HEARTBEAT, limit).await?;
+    let beat = match ResponseError::try_from_code(answer.error_code) {
+        None => Beat::Fine,
+        Some(ResponseError::RebalanceInProgress) => Beat::Rebalance,
+        Some(error @ (ResponseError::UnknownMemberId | ResponseError::IllegalGeneration)) => {
+            return Ok(Beat::Lost(error));
+        }
+        Some(error) => return Err(coordinator.refused("heartbeat", error).await),
+    };
+    shared.hear();
+    Ok(beat)
+}
+
+/// A member that looks something up.
+struct LookingUp(Arc<Shared>);
+
+impl Heartbeats for LookingUp {
+    fn interval(&self) -> Duration {
+        interval(&self.0)
+    }
+
+    async fn beat(&mut self) {
+        if self.0.identity().generation >= 0 {
+            let _ = heartbeat(&self.0).await;
         }
     }
 }

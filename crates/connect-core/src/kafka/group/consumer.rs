@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::member::{End, Member, Order, RETRY, TOPICS_SOON};
+use super::alongside::{Heartbeats, alongside};
+use super::member::{End, Member, Order, RETRY, Shared, TOPICS_SOON};
 use crate::kafka::coordinator::text;
 use crate::kafka::error::KafkaError;
 use crate::kafka::wire::Purpose;
@@ -27,29 +28,38 @@ const LEAVING_FOR_A_WHILE: i32 = -2;
 
 struct Consumer<'a> {
     member: &'a mut Member,
-    id: String,
-    epoch: i32,
-    interval: Duration,
+    place: Place,
     /// What the coordinator knows of us; what differs is said with the next heartbeat.
     said_names: Option<BTreeSet<Arc<str>>>,
     said_owned: Option<BTreeSet<TopicPartition>>,
     names: BTreeSet<Arc<str>>,
-    /// What the coordinator wants us to have, by topic id.
-    target: Option<Vec<(Uuid, Vec<i32>)>>,
     ids: HashMap<Uuid, Arc<str>>,
     topics_due: Instant,
 }
 
+/// What the coordinator says that we are.
+struct Place {
+    shared: Arc<Shared>,
+    id: String,
+    epoch: i32,
+    interval: Duration,
+    /// What it wants us to have, by topic id, and we have not looked at yet.
+    target: Option<Vec<(Uuid, Vec<i32>)>>,
+}
+
 pub(super) async fn run(member: &mut Member, orders: &mut mpsc::Receiver<Order>) -> Result<End, KafkaError> {
     let mut consumer = Consumer {
+        place: Place {
+            shared: Arc::clone(&member.shared),
+            id: Uuid::new_v4().to_string(),
+            epoch: JOINING,
+            interval: Duration::from_secs(1),
+            target: None,
+        },
         member,
-        id: Uuid::new_v4().to_string(),
-        epoch: JOINING,
-        interval: Duration::from_secs(1),
         said_names: None,
         said_owned: None,
         names: BTreeSet::new(),
-        target: None,
         ids: HashMap::new(),
         topics_due: Instant::now(),
     };
@@ -95,6 +105,58 @@ enum Step {
     OnlyClassic,
 }
 
+impl Place {
+    /// A heartbeat that says nothing new.
+    fn request(&self) -> ConsumerGroupHeartbeatRequest {
+        let coordinator = &self.shared.coordinator;
+        ConsumerGroupHeartbeatRequest::default()
+            .with_group_id(coordinator.group_id())
+            .with_member_id(text(&self.id))
+            .with_member_epoch(self.epoch)
+            .with_instance_id(coordinator.cluster().config().instance_id.as_deref().map(text))
+            .with_rebalance_timeout_ms(-1)
+            .with_subscribed_topic_names(None)
+            .with_topic_partitions(None)
+    }
+
+    async fn send(
+        &self,
+        request: &ConsumerGroupHeartbeatRequest,
+    ) -> Result<ConsumerGroupHeartbeatResponse, KafkaError> {
+        let coordinator = &self.shared.coordinator;
+        let limit = (coordinator.cluster().config().session_timeout / 3).min(REQUEST_TIMEOUT);
+        coordinator.call(Purpose::Join, request, HEARTBEAT, limit).await
+    }
+
+    fn hear(&mut self, answer: ConsumerGroupHeartbeatResponse) {
+        self.shared.hear();
+        self.epoch = answer.member_epoch;
+        self.shared.set_identity(self.id.clone(), self.epoch);
+        self.interval = Duration::from_millis(answer.heartbeat_interval_ms.clamp(100, 30_000) as u64);
+        if let Some(assignment) = answer.assignment {
+            let partitions = assignment.topic_partitions.into_iter().map(|topic| (topic.topic_id, topic.partitions));
+            self.target = Some(partitions.collect());
+        }
+    }
+}
+
+impl Heartbeats for Place {
+    fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    async fn beat(&mut self) {
+        if self.epoch <= JOINING {
+            return;
+        }
+        if let Ok(answer) = self.send(&self.request()).await
+            && answer.error_code == 0
+        {
+            self.hear(answer);
+        }
+    }
+}
+
 impl Consumer<'_> {
     /// One heartbeat, and what its answer asks for.
     async fn step(&mut self) -> Result<Step, KafkaError> {
@@ -107,8 +169,7 @@ impl Consumer<'_> {
         }
         let request = self.request();
         let coordinator = &self.member.shared.coordinator;
-        let limit = (self.member.cluster.config().session_timeout / 3).min(REQUEST_TIMEOUT);
-        let answer = coordinator.call(Purpose::Join, &request, HEARTBEAT, limit).await?;
+        let answer = self.place.send(&request).await?;
         match ResponseError::try_from_code(answer.error_code) {
             None => {}
             Some(ResponseError::UnsupportedVersion) => return Ok(Step::OnlyClassic),
@@ -119,7 +180,7 @@ impl Consumer<'_> {
                 | ResponseError::GroupIdNotFound),
             ) => {
                 // Who is refused as a newcomer does not come again at once.
-                let again = if self.epoch == JOINING { RETRY } else { Duration::ZERO };
+                let again = if self.place.epoch == JOINING { RETRY } else { Duration::ZERO };
                 self.lose(&format!("{error:?}"))?;
                 return Ok(Step::Next(again));
             }
@@ -142,22 +203,15 @@ impl Consumer<'_> {
     /// What the coordinator must know, and does not know yet.
     fn request(&self) -> ConsumerGroupHeartbeatRequest {
         let config = self.member.cluster.config();
-        let mut request = ConsumerGroupHeartbeatRequest::default()
-            .with_group_id(self.member.shared.coordinator.group_id())
-            .with_member_id(text(&self.id))
-            .with_member_epoch(self.epoch)
-            .with_instance_id(config.instance_id.as_deref().map(text))
-            .with_rebalance_timeout_ms(-1)
-            .with_subscribed_topic_names(None)
-            .with_topic_partitions(None);
-        if self.epoch == JOINING {
+        let mut request = self.place.request();
+        if self.place.epoch == JOINING {
             request.rebalance_timeout_ms = config.rebalance_timeout.as_millis() as i32;
             request.rack_id = config.rack.as_deref().map(text);
         }
-        if self.epoch == JOINING || self.said_names.as_ref() != Some(&self.names) {
+        if self.place.epoch == JOINING || self.said_names.as_ref() != Some(&self.names) {
             request.subscribed_topic_names = Some(self.names.iter().map(|name| topic_name(name)).collect());
         }
-        if self.epoch == JOINING || self.said_owned.as_ref() != Some(&self.member.owned) {
+        if self.place.epoch == JOINING || self.said_owned.as_ref() != Some(&self.member.owned) {
             request.topic_partitions = Some(self.owned_by_id());
         }
         request
@@ -181,45 +235,39 @@ impl Consumer<'_> {
         request: ConsumerGroupHeartbeatRequest,
         answer: ConsumerGroupHeartbeatResponse,
     ) -> Result<(), KafkaError> {
-        self.member.alive = Instant::now();
         if request.subscribed_topic_names.is_some() {
             self.said_names = Some(self.names.clone());
         }
         if request.topic_partitions.is_some() {
             self.said_owned = Some(self.member.owned.clone());
         }
-        if self.epoch == JOINING {
+        if self.place.epoch == JOINING {
             info!(
                 group = self.member.shared.coordinator.group(),
                 epoch = answer.member_epoch,
                 "joined the group (consumer protocol)"
             );
         }
-        self.epoch = answer.member_epoch;
-        self.member.shared.set_identity(self.id.clone(), self.epoch);
-        self.interval = Duration::from_millis(answer.heartbeat_interval_ms.clamp(100, 30_000) as u64);
-        if let Some(assignment) = answer.assignment {
-            let partitions = assignment.topic_partitions.into_iter().map(|topic| (topic.topic_id, topic.partitions));
-            self.target = Some(partitions.collect());
-        }
+        self.place.hear(answer);
         Ok(())
     }
 
     /// Goes towards what the coordinator wants.
     async fn reconcile(&mut self) -> Result<Step, KafkaError> {
-        if let Some(target) = self.target.take() {
+        if let Some(target) = self.place.target.take() {
             match self.named(&target).await {
                 Ok(named) => self.member.aim(&named)?,
                 Err(error) => {
-                    self.target = Some(target);
+                    // Unless a newer one has come meanwhile.
+                    self.place.target.get_or_insert(target);
                     return Err(error);
                 }
             }
         }
-        self.member.take_up().await?;
+        alongside(self.member.take_up(), &mut self.place).await?;
         // What we took up is said at once: the coordinator then knows that this assignment is done.
-        let news = self.said_owned.as_ref() != Some(&self.member.owned);
-        Ok(Step::Next(if news { Duration::ZERO } else { self.interval }))
+        let news = self.said_owned.as_ref() != Some(&self.member.owned) || self.place.target.is_some();
+        Ok(Step::Next(if news { Duration::ZERO } else { self.place.interval }))
     }
 
     async fn named(&mut self, target: &[(Uuid, Vec<i32>)]) -> Result<BTreeSet<TopicPartition>, KafkaError> {
@@ -236,7 +284,8 @@ impl Consumer<'_> {
     }
 
     async fn look_up_names(&mut self) -> Result<(), KafkaError> {
-        let found = self.member.subscription.look_up(&self.member.cluster).await?;
+        let look = self.member.subscription.look_up(&self.member.cluster);
+        let found = alongside(look, &mut self.place).await?;
         let missing = self.member.tell_missing(&found);
         self.topics_due =
             Instant::now() + if missing { TOPICS_SOON } else { self.member.cluster.config().topics_refresh };
@@ -253,27 +302,20 @@ impl Consumer<'_> {
 
     /// All is lost; we begin anew.
     fn lose(&mut self, why: &str) -> Result<(), KafkaError> {
-        self.epoch = JOINING;
+        self.place.epoch = JOINING;
+        self.place.target = None;
         self.said_owned = None;
-        self.target = None;
-        self.member.shared.set_identity(self.id.clone(), -1);
-        self.member.alive = Instant::now();
+        self.member.shared.set_identity(self.place.id.clone(), -1);
+        self.member.shared.hear();
         self.member.lose_all(why)
     }
 
     /// Says goodbye: for good, or for a while when we have a name of our own to come back with.
     async fn leave(&mut self) {
-        let config = self.member.cluster.config();
-        let epoch = if config.instance_id.is_some() { LEAVING_FOR_A_WHILE } else { LEAVING };
         let coordinator = &self.member.shared.coordinator;
-        let request = ConsumerGroupHeartbeatRequest::default()
-            .with_group_id(coordinator.group_id())
-            .with_member_id(text(&self.id))
-            .with_member_epoch(epoch)
-            .with_instance_id(config.instance_id.as_deref().map(text))
-            .with_rebalance_timeout_ms(-1)
-            .with_subscribed_topic_names(None)
-            .with_topic_partitions(None);
+        let named = self.member.cluster.config().instance_id.is_some();
+        self.place.epoch = if named { LEAVING_FOR_A_WHILE } else { LEAVING };
+        let request = self.place.request();
         if let Err(error) = coordinator.call(Purpose::Join, &request, HEARTBEAT, REQUEST_TIMEOUT).await {
             debug!("not left properly: {error}");
         }

@@ -42,12 +42,14 @@ pub(super) struct Shared {
 struct SharedState {
     identity: Identity,
     owned: BTreeSet<TopicPartition>,
+    /// When the coordinator last counted us as alive.
+    alive: Instant,
 }
 
 impl Shared {
     pub fn new(coordinator: Coordinator, instance: Option<String>) -> Self {
         let identity = Identity { instance, ..Identity::none() };
-        Self { coordinator, state: Mutex::new(SharedState { identity, owned: BTreeSet::new() }) }
+        Self { coordinator, state: Mutex::new(SharedState { identity, owned: BTreeSet::new(), alive: Instant::now() }) }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, SharedState> {
@@ -66,6 +68,11 @@ impl Shared {
     pub fn set_identity(&self, member: String, generation: i32) {
         let identity = &mut self.state().identity;
         (identity.member, identity.generation) = (member, generation);
+    }
+
+    /// The coordinator counts us as alive, or we have begun anew.
+    pub fn hear(&self) {
+        self.state().alive = Instant::now();
     }
 
     /// Commits what is ours, in the name that we have now; what is not makes it an error, and the rest is committed all the same.
@@ -112,8 +119,6 @@ pub(super) struct Member {
     missing: Vec<Arc<str>>,
     /// The partitions that were there at our first look: the others have appeared since.
     first: Option<BTreeSet<TopicPartition>>,
-    /// When the coordinator last counted us as alive.
-    pub alive: Instant,
 }
 
 /// Why a membership ended.
@@ -143,7 +148,6 @@ impl Member {
             ids: BTreeMap::new(),
             missing: Vec::new(),
             first: None,
-            alive: Instant::now(),
         }
     }
 
@@ -292,6 +296,6 @@ impl Member {
 
     /// Whether the coordinator must have given us up by now, as it has not heard us for the session's time.
     pub fn is_forgotten(&self) -> bool {
-        self.alive.elapsed() >= self.cluster.config().session_timeout
+        self.shared.state().alive.elapsed() >= self.cluster.config().session_timeout
     }
 }

@@ -1,8 +1,10 @@
 //! Being a member of a consumer group: Kafka says which partitions are ours, and sees to it that nobody else has them.
 //!
-//! A task of its own sends heartbeats, joins, and answers the coordinator, however busy the rest is. It tells of changes
+//! A task of its own sends heartbeats, joins, and answers the coordinator, however busy the rest is and however long a
+//! look-up takes. It tells of changes
 //! through a short queue, and hears through another what was released.
 
+mod alongside;
 mod classic;
 mod consumer;
 mod idle;

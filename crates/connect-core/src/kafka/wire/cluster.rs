@@ -10,6 +10,7 @@ use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
 use kafka_protocol::messages::{MetadataRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::connection::BrokerConnection;
@@ -20,6 +21,9 @@ use crate::record::TopicPartition;
 
 /// How long a request that the broker answers at once may take.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long leaders are read after a replica nearby has failed. A leader goes on naming it until the controller misses it,
+/// which takes 9 s unless the brokers are set otherwise.
+const REPLICAS_AVOIDED: Duration = Duration::from_secs(30);
 /// The newest version of Metadata that we speak; topic ids come with 10.
 const METADATA: i16 = 12;
 
@@ -77,6 +81,8 @@ pub struct Cluster {
     leaders: Mutex<HashMap<TopicPartition, Leader>>,
     connections: Mutex<HashMap<(i32, Purpose), Slot>>,
     entrance: Slot,
+    /// Until then leaders are read, wherever they are.
+    replicas_avoided: Mutex<Option<Instant>>,
     refreshing: AsyncMutex<()>,
 }
 
@@ -90,6 +96,7 @@ impl Cluster {
             leaders: Mutex::default(),
             connections: Mutex::default(),
             entrance: Slot::default(),
+            replicas_avoided: Mutex::default(),
             refreshing: AsyncMutex::default(),
         })
     }
@@ -97,6 +104,17 @@ impl Cluster {
     /// The settings.
     pub fn config(&self) -> &KafkaConfig {
         &self.config
+    }
+
+    /// Where we say that we are, so that a leader names a replica nearby; empty where none is wanted.
+    pub(crate) fn rack(&self) -> &str {
+        let avoided = lock(&self.replicas_avoided).is_some_and(|until| Instant::now() < until);
+        self.config.rack.as_deref().filter(|_| !avoided).unwrap_or_default()
+    }
+
+    /// A replica nearby failed: leaders are read for a while.
+    pub(crate) fn avoid_replicas(&self) {
+        *lock(&self.replicas_avoided) = Some(Instant::now() + REPLICAS_AVOIDED);
     }
 
     /// A connection to some broker, for questions that each of them can answer.

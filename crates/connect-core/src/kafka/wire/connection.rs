@@ -28,6 +28,9 @@ const BODY_SILENCE: Duration = Duration::from_secs(15);
 const MAX_FRAME: usize = 512 << 20;
 /// Requests waiting to be written.
 const QUEUE: usize = 256;
+/// How much of a session is used. A broker hangs up on who asks for something after its end, so a new connection is made
+/// before; the rest is for requests that are on their way.
+const SESSION_USED: f64 = 0.8;
 
 /// A connection, logged in. Dropping it closes it; every call fails once it broke.
 pub struct BrokerConnection {
@@ -35,6 +38,8 @@ pub struct BrokerConnection {
     versions: HashMap<i16, (i16, i16)>,
     requests: mpsc::Sender<Bytes>,
     shared: Arc<Shared>,
+    /// From then on another connection is to be made.
+    used_until: Option<Instant>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -80,7 +85,9 @@ impl BrokerConnection {
             let mut connection = Self::over(stream, address);
             connection.learn_versions().await?;
             if config.security.sasl() {
-                sasl::log_in(&connection, config, tokens).await?;
+                let begun = Instant::now();
+                let session = sasl::log_in(&connection, config, tokens).await?;
+                connection.used_until = session.map(|length| begun + length.mul_f64(SESSION_USED));
             }
             Ok(connection)
         };
@@ -111,7 +118,7 @@ impl BrokerConnection {
                 shared.fail(&error.to_string());
             }
         });
-        Self { address: address.to_owned(), versions: HashMap::new(), requests, shared, task }
+        Self { address: address.to_owned(), versions: HashMap::new(), requests, shared, used_until: None, task }
     }
 
     async fn learn_versions(&mut self) -> Result<(), KafkaError> {
@@ -134,9 +141,9 @@ impl BrokerConnection {
         &self.address
     }
 
-    /// Whether it can still be used.
+    /// Whether it can still be used: it did not break, and our session is not about to end.
     pub fn is_alive(&self) -> bool {
-        self.shared.pending().broken.is_none()
+        self.used_until.is_none_or(|until| Instant::now() < until) && self.shared.pending().broken.is_none()
     }
 
     /// The highest version of a request that the broker and we speak, at most `newest`; `None` when there is none.

@@ -20,12 +20,13 @@ use crate::kafka::token::Tokens;
 
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Logs in on a fresh connection.
+/// Logs in on a fresh connection. Says how long the broker lets us use it: with `connections.max.reauth.ms`, or as long as
+/// our token is valid (KIP-368). `None` when there is no end.
 pub(super) async fn log_in(
     connection: &BrokerConnection,
     config: &KafkaConfig,
     tokens: &Tokens,
-) -> Result<(), KafkaError> {
+) -> Result<Option<Duration>, KafkaError> {
     let Some(mechanism) = config.sasl_mechanism.map(SaslMechanism::name) else {
         return Err(KafkaError::no_credentials());
     };
@@ -47,6 +48,7 @@ pub(super) async fn log_in(
     let client = SASLClient::new(credentials(config, tokens).await?);
     let mut session = client.start_suggested(&[name]).map_err(|error| unusable(&error))?;
     let mut received: Option<Bytes> = None;
+    let mut length = None;
     loop {
         let mut message = Cursor::new(Vec::new());
         let state = session.step(received.as_deref(), &mut message).map_err(|error| refused(&error.to_string()))?;
@@ -54,7 +56,11 @@ pub(super) async fn log_in(
             let step = SaslAuthenticateRequest::default().with_auth_bytes(message.into_inner().into());
             let answer = connection.call(&step, 2, STEP_TIMEOUT).await?;
             match ResponseError::try_from_code(answer.error_code) {
-                None => received = Some(answer.auth_bytes),
+                None => {
+                    received = Some(answer.auth_bytes);
+                    let millis = u64::try_from(answer.session_lifetime_ms).unwrap_or(0);
+                    length = Some(Duration::from_millis(millis)).filter(|length| !length.is_zero());
+                }
                 Some(ResponseError::SaslAuthenticationFailed) => {
                     return Err(refused(answer.error_message.as_deref().unwrap_or("authentication failed")));
                 }
@@ -62,7 +68,7 @@ pub(super) async fn log_in(
             }
         }
         if state.is_finished() {
-            return Ok(());
+            return Ok(length);
         }
     }
 }

@@ -24,7 +24,7 @@ pub(super) async fn open(config: &KafkaConfig, address: &str) -> Result<Box<dyn 
     let name = rustls::pki_types::ServerName::try_from(host.to_owned()).map_err(|error| {
         KafkaError::fatal(format!("Kafka: {address}: {host} is not a name that a certificate can have: {error}"))
     })?;
-    let connector = TlsConnector::from(tls::client_config(config)?);
+    let connector = TlsConnector::from(tls::settled_client_config(config).await?);
     match connector.connect(name, tcp).await {
         Ok(stream) => Ok(Box::new(stream)),
         Err(error) => Err(match tls::advice(&error.to_string()) {
