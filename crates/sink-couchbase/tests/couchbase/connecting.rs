@@ -117,7 +117,8 @@ async fn partitions_share_an_attempt_to_connect() {
         let alone = accepted.swap(0, Relaxed);
         let together = (0..8).map(|_| try_write(&sink, &records));
         assert!(futures::future::join_all(together).await.iter().all(Result::is_err));
-        assert!(accepted.load(Relaxed) <= 2 * alone, "{accepted:?} for eight, {alone} for one");
+        // An attempt is one connection or a few, as time allows; eight attempts would be eight times as many.
+        assert!(accepted.load(Relaxed) < 8 * alone, "{accepted:?} for eight, {alone} for one");
     };
     tokio::select! {
         () = accept => {}
