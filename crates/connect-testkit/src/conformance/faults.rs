@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use connect_core::{Sink, SinkError};
+use connect_core::{Record, Sink, SinkError};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 
@@ -28,13 +28,18 @@ pub(super) async fn run<H: Harness>(run: &mut Run<'_>, harness: &H) {
     run.promised(Promise::Guarded, "a late request lands after newer ones", late_request(harness)).await;
 }
 
-/// A process that reaches its store through a proxy.
-async fn through_proxy<H: Harness>(harness: &H) -> Result<(Proxy, Process<'_, H>), Obstacle> {
+/// A process that reaches its store through a proxy, and has written these: a sink may connect as late as that.
+async fn through_proxy<'a, H: Harness>(
+    harness: &'a H,
+    records: &[Record],
+) -> Result<(Proxy, Process<'a, H>), Obstacle> {
     let address = address(harness)?;
     let proxy = Proxy::start(address).await.map_err(|error| failed(error.to_string()))?;
-    let process = Process::start(harness, &Place::new().through(proxy.address())).await?;
+    let mut process = Process::start(harness, &Place::new().through(proxy.address())).await?;
+    process.write(records).await?;
     if proxy.connections() == 0 {
-        return Err(failed("connect does not go through the address of `Place::through`".to_owned()));
+        let what = "write went around the proxy: `connect` must give the sink the address in `Place::through`, where there is one";
+        return Err(failed(what.to_owned()));
     }
     Ok((proxy, process))
 }
@@ -67,15 +72,17 @@ async fn refused_connection<H: Harness>(harness: &H) -> Checked {
     };
     match answer {
         Err(SinkError::Transient { .. }) => Ok(()),
-        other => Err(failed(format!("nobody listens, and the answer was {other:?}"))),
+        Ok(()) => Err(failed("nobody listens, and neither connect nor check says so".to_owned())),
+        Err(error) => Err(failed(format!(
+            "nobody listens, and the answer was {error:?}. What `Connector::sink` returns is always Fatal: connect in check and write"
+        ))),
     }
 }
 
 /// A write under a fault fails for a moment and claims nothing; once the fault is lifted it works, and all ends right.
 async fn cut<H: Harness>(harness: &H, fault: Fault) -> Checked {
-    let (proxy, mut process) = through_proxy(harness).await?;
     let records = recurring(30);
-    process.write(&records[..10]).await?;
+    let (proxy, mut process) = through_proxy(harness, &records[..10]).await?;
     proxy.set(fault);
     let batch = process.batch_of(&records[10..20]);
     match timeout(SHORT, process.sink.write(&batch)).await {
@@ -90,10 +97,10 @@ async fn cut<H: Harness>(harness: &H, fault: Fault) -> Checked {
 }
 
 async fn slices<H: Harness>(harness: &H) -> Checked {
-    let (proxy, mut process) = through_proxy(harness).await?;
-    proxy.set(Fault::Slice(7));
     let records = recurring(30);
-    for batch in records.chunks(10) {
+    let (proxy, mut process) = through_proxy(harness, &records[..10]).await?;
+    proxy.set(Fault::Slice(7));
+    for batch in records[10..].chunks(10) {
         process.write(batch).await?;
     }
     process.holds(&records).await
@@ -101,9 +108,8 @@ async fn slices<H: Harness>(harness: &H) -> Checked {
 
 /// A request that timed out is held back by the network, newer ones are written, and then it lands.
 async fn late_request<H: Harness>(harness: &H) -> Checked {
-    let (proxy, mut stale) = through_proxy(harness).await?;
     let records = recurring(40);
-    stale.write(&records[..10]).await?;
+    let (proxy, stale) = through_proxy(harness, &records[..10]).await?;
     let (requested, passed, answered) = (proxy.requested(), proxy.passed(), proxy.answered());
     proxy.set(Fault::HoldRequests);
     let batch = stale.batch_of(&records[10..20]);

@@ -147,6 +147,7 @@ impl<'a, H: Harness> Process<'a, H> {
     async fn write_batch(&mut self, mut batch: Batch<<H::Sink as Sink>::Op>) -> Result<Settled, Obstacle> {
         let mut deadline = Instant::now() + PATIENCE;
         let mut settled = Settled::default();
+        let mut last = String::new();
         loop {
             let left = batch.items.len();
             match self.attempt(&batch).await {
@@ -169,7 +170,7 @@ impl<'a, H: Harness> Process<'a, H> {
                     batch.items.retain(|item| item.offset >= offset);
                     (batch.first, batch.next, batch.expected) = (offset, batch.next.max(offset), Some(offset));
                 }
-                Err(SinkError::Transient { .. }) => {}
+                Err(error @ SinkError::Transient { .. }) => last = format!(", the last answer: {error}"),
                 Err(error @ SinkError::Fatal(_)) => return Err(failed(format!("writing: {error}"))),
             }
             // A machine may be slow; what gets on is not stuck.
@@ -177,7 +178,7 @@ impl<'a, H: Harness> Process<'a, H> {
                 deadline = Instant::now() + PATIENCE;
             }
             if Instant::now() >= deadline {
-                return Err(failed(format!("{} items can't be written within {PATIENCE:?}", batch.items.len())));
+                return Err(failed(format!("{} items can't be written within {PATIENCE:?}{last}", batch.items.len())));
             }
             pause().await;
         }

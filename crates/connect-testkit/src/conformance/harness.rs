@@ -17,8 +17,8 @@ pub trait Harness {
     /// The sink to be checked.
     type Sink: Sink;
 
-    /// Connects as a process does at its start. Called several times for one place: each time is a new process.
-    /// Gives up, with `Transient`, where the store does not answer within a few seconds.
+    /// Makes the sink as a process does at its start. Called several times for one place: each time is a new process. Where it connects
+    /// at once it gives up, with `Transient`, where the store does not answer within a few seconds; it may as well connect in `check` and `write`.
     ///
     /// # Errors
     /// What the sink's own constructor says.
@@ -88,7 +88,7 @@ impl<K, C, D> Functions<K, C, D> {
     }
 
     /// The store has this address: the checks of the network are made, too. `connect` goes to `Place::through` then, where
-    /// that is given.
+    /// that is given; `dump` never does.
     #[must_use]
     pub fn at(self, address: SocketAddr) -> Self {
         Self { address: Some(address), ..self }
@@ -123,7 +123,7 @@ where
 /// Makes the sink of a connector as its binary does, with the place's name as `CONNECT_NAME`.
 ///
 /// # Errors
-/// [`SinkError::Fatal`] with what the connector says.
+/// [`SinkError::Fatal`] with what the connector says, as in its binary: a [`Connector::sink`] that connects fails the checks of the network.
 pub async fn start<C: Connector>(config: C::Config, place: &Place) -> Result<C::Sink, SinkError> {
     let context = Context { name: place.name.clone(), epoch: 0, topics: Vec::new(), settings: Settings::default() };
     C::sink(config, context).await.map_err(SinkError::fatal)
@@ -132,7 +132,7 @@ pub async fn start<C: Connector>(config: C::Config, place: &Place) -> Result<C::
 /// A part of the store that belongs to one check.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// Unique to the check: letters, digits and `-`, starting with a letter. Use it as the prefix of keys, the index, the collection, and as
+    /// Unique to the check: letters, digits and `-`, starting with a letter; SQL wants it in quotes. Use it as the prefix of keys, the index, the collection, and as
     /// `CONNECT_NAME`.
     pub name: String,
     /// Connect to this address in place of the store's own.
@@ -167,6 +167,6 @@ pub enum Promise {
     Fenced,
     /// A tombstone deletes.
     Deletes,
-    /// A wrong password is refused.
+    /// A wrong password is refused: `connect` gives one where [`Place::wrong_password`] says so.
     Authenticates,
 }
