@@ -25,9 +25,9 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How long those just answered have to come back and be part of the next request.
 const RETURN: Duration = Duration::from_millis(5);
 /// The time between two requests for each partition that they are about. While a request is held back, every record that
-/// arrives has the broker look at all its partitions, and each answer has every partition of it write a batch of its own:
-/// a thousand that trickle would keep a core of the broker busy with looking, and us with batches of one record.
-const REST: Duration = Duration::from_micros(200);
+/// arrives has the broker look at all its partitions: with a rest it is likely that something is there already when the
+/// request comes. Longer ones gather more records for each answer, but had the broker take fewer from producers, too.
+const REST: Duration = Duration::from_micros(25);
 /// What a partition may bring here; one with more fell behind and reads by itself from then on.
 const PARTITION_BYTES: usize = 64 << 10;
 /// What all of them together may bring: this much, and a batch more, is held before it is charged.
