@@ -138,15 +138,18 @@ impl Transactions {
         connection: &Connection,
         step: &Move<'_>,
     ) -> Result<Option<Ready>, SinkError> {
-        let (live, discard) = match at_hand.filter(|ready| ready.live.is_connected()) {
+        let (live, mut pipeline) = match at_hand.filter(|ready| ready.live.is_connected()) {
             Some(ready) if ready.partition == *step.partition && ready.since.elapsed() < FRESH => {
                 return Ok(Some(ready));
             }
             Some(ready) => (ready.live, vec![("DISCARD", Vec::new())]),
             None => (connection.open().await?, Vec::new()),
         };
-        let first = discard.len();
-        let answers = live.pipeline(discard.into_iter().chain(look(step)).collect()).await?;
+        // A script changes the marker where there is one: who watches one that is not there learns of nothing.
+        pipeline.push(mark(step, "looked at"));
+        let first = pipeline.len();
+        pipeline.extend(look(step));
+        let answers = live.pipeline(pipeline).await?;
         self.notice(&answers);
         Ok(looked(live, answers.get(first..).unwrap_or_default(), step))
     }

@@ -64,6 +64,22 @@ async fn whoever_moved_the_offset_meanwhile_makes_a_transaction_do_nothing() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
+async fn there_is_a_marker_before_it_is_watched_and_a_script_changes_it() {
+    let server = Server::start().await;
+    let sink = server.sink();
+    start(&sink).await;
+    let marker = "connect:offsets:test:{events-0}";
+    assert_eq!(server.ask(&format!("EXISTS {marker}")).await, "0", "no transaction was made");
+    // It looks, finds another position than expected, and does nothing more.
+    let result = sink.write(&batch(&sink, Some(7), 7, &many(7, "late"))).await;
+    assert_eq!(result, Err(SinkError::OutOfStep { stored: Some(0) }));
+    assert_eq!(server.ask(&format!("GET {marker}")).await, "looked at");
+    write(&sink, 0, &many(0, "v")[..10]).await;
+    assert_eq!(server.ask(&format!("GET {marker}")).await, "10", "a script has changed it");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn a_connection_that_was_lost_guards_nothing_and_writes_nothing() {
     let server = Server::start().await;
     let sink = server.sink();
