@@ -21,6 +21,9 @@ use crate::{errors, tls};
 /// Calls that wait at once, of all partitions: more than there are partitions on one process.
 const MOST_CALLS: usize = 4_096;
 
+/// A command and its words.
+pub type Request = (&'static str, Vec<Value>);
+
 /// One connection for all partitions: their scripts follow each other on it without waiting for the answers.
 pub struct Connection {
     config: Config,
@@ -45,10 +48,7 @@ impl Live {
     ///
     /// # Errors
     /// The connection failed: nothing is known of any of them.
-    pub async fn pipeline(
-        &self,
-        commands: Vec<(&'static str, Vec<Value>)>,
-    ) -> Result<Vec<Result<Value, fred::error::Error>>, SinkError> {
+    pub async fn pipeline(&self, commands: Vec<Request>) -> Result<Vec<Result<Value, fred::error::Error>>, SinkError> {
         pipeline(&self.client, commands).await.map_err(|error| errors::of_call(&error))
     }
 }
@@ -169,7 +169,7 @@ impl Connection {
     ///
     /// # Errors
     /// The first of what Redis says of them, or what the client says.
-    pub async fn commands(&self, commands: Vec<(&'static str, Vec<Value>)>) -> Result<(), SinkError> {
+    pub async fn commands(&self, commands: Vec<Request>) -> Result<(), SinkError> {
         let client = self.client().await?;
         let answers = pipeline(&client, commands).await.inspect_err(|error| self.give_up(&client, error));
         let failed = answers.and_then(|answers| answers.into_iter().collect::<Result<Vec<_>, _>>());
@@ -193,7 +193,7 @@ impl Connection {
 /// The answers to commands that are sent one behind the other.
 async fn pipeline(
     client: &Client,
-    commands: Vec<(&'static str, Vec<Value>)>,
+    commands: Vec<Request>,
 ) -> Result<Vec<Result<Value, fred::error::Error>>, fred::error::Error> {
     let pipeline = client.pipeline();
     for (name, words) in commands {

@@ -16,7 +16,7 @@ use crate::errors;
 use crate::op::Op;
 use crate::position::{Position, TopicId};
 use crate::script::{self, Chunk, Limits};
-use crate::transaction::{self, Move, Transactions};
+use crate::transaction::{self, Transactions};
 
 /// How often one write may find yet another position before it gives up: another process writes at the same time.
 pub const MOST_SURPRISES: usize = 4;
@@ -71,7 +71,7 @@ pub enum Applied {
     },
 }
 
-/// One call of a script that writes.
+/// One call of a script that writes, or a transaction instead of it.
 pub struct Call<'a> {
     /// The hash of offsets.
     pub key: &'a str,
@@ -168,12 +168,10 @@ impl Store {
     /// # Errors
     /// What Redis or the client says of the whole call.
     pub async fn apply_exact(&self, call: Call<'_>) -> Result<Applied, SinkError> {
-        if let Some(transactions) = &self.transactions {
-            let next = call.next.to_string();
-            let step = Move { offsets_key: call.key, partition: call.partition, expected: call.expected, next: &next };
-            if transactions.apply(&self.connection, call.chunk, step).await? {
-                return Ok(Applied::All);
-            }
+        if let Some(transactions) = &self.transactions
+            && transactions.apply(&self.connection, &call).await?
+        {
+            return Ok(Applied::All);
         }
         self.apply(Guard::Exact, call).await
     }

@@ -18,9 +18,10 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::connection::{Connection, Live};
+use crate::connection::{Connection, Live, Request};
 use crate::op::Action;
 use crate::script::Chunk;
+use crate::store::Call;
 
 /// Partitions that write at once have a connection each, up to so many; more take turns.
 const CONNECTIONS: usize = 8;
@@ -34,13 +35,10 @@ const FRESH: Duration = Duration::from_secs(1);
 /// outlive a transaction that is on its way.
 const MARKER_LIFE: Duration = Duration::from_secs(3);
 
-/// A command and its words.
-pub type Words = (&'static str, Vec<Value>);
-
 /// The items as commands that can't fail because of what is stored; `None` where there are others among them. Sets and
 /// deletes of different keys change places, so that there are few commands: between them nobody looks.
-pub fn commands(chunk: &Chunk<'_>) -> Option<Vec<Words>> {
-    let mut commands: Vec<Words> = Vec::new();
+pub fn commands(chunk: &Chunk<'_>) -> Option<Vec<Request>> {
+    let mut commands: Vec<Request> = Vec::new();
     let (mut sets, mut deletes, mut deleted) = (Vec::new(), Vec::new(), HashSet::new());
     let mut flush = |sets: &mut Vec<Value>, deletes: &mut Vec<Value>| {
         for (name, words) in [("MSET", sets), ("DEL", deletes)] {
@@ -67,18 +65,6 @@ pub fn commands(chunk: &Chunk<'_>) -> Option<Vec<Words>> {
     }
     flush(&mut sets, &mut deletes);
     Some(commands)
-}
-
-/// What a transaction does beside the items.
-pub struct Move<'a> {
-    /// The hash of offsets.
-    pub offsets_key: &'a str,
-    /// The partition.
-    pub partition: &'a TopicPartition,
-    /// The position that must be stored, empty for none.
-    pub expected: &'a str,
-    /// The one to store.
-    pub next: &'a str,
 }
 
 /// The key that changes whenever the offset of a partition does.
@@ -115,18 +101,18 @@ impl Transactions {
     ///
     /// # Errors
     /// The connection failed, and the transaction may have been made or yet be made.
-    pub async fn apply(&self, connection: &Connection, chunk: &Chunk<'_>, step: Move<'_>) -> Result<bool, SinkError> {
-        if chunk.items.len() < FEWEST || !self.allowed.load(Relaxed) {
+    pub async fn apply(&self, connection: &Connection, call: &Call<'_>) -> Result<bool, SinkError> {
+        if call.chunk.items.len() < FEWEST || !self.allowed.load(Relaxed) {
             return Ok(false);
         }
-        let Some(commands) = commands(chunk) else { return Ok(false) };
-        let mut lane = self.lanes[self.lane(step.partition)].lock().await;
+        let Some(commands) = commands(call.chunk) else { return Ok(false) };
+        let mut lane = self.lanes[self.lane(call.partition)].lock().await;
         // Taken out: if this future is dropped, nobody goes on with a connection of which nothing is known.
-        let Some(ready) = self.ready(lane.take(), connection, &step).await? else { return Ok(false) };
-        if ready.position != step.expected {
+        let Some(ready) = self.ready(lane.take(), connection, call).await? else { return Ok(false) };
+        if ready.position != call.expected {
             return Ok(false);
         }
-        let (done, next) = self.execute(ready.live, commands, &step).await?;
+        let (done, next) = self.execute(ready.live, commands, call).await?;
         *lane = next;
         Ok(done)
     }
@@ -136,44 +122,45 @@ impl Transactions {
         &self,
         at_hand: Option<Ready>,
         connection: &Connection,
-        step: &Move<'_>,
+        call: &Call<'_>,
     ) -> Result<Option<Ready>, SinkError> {
         let (live, mut pipeline) = match at_hand.filter(|ready| ready.live.is_connected()) {
-            Some(ready) if ready.partition == *step.partition && ready.since.elapsed() < FRESH => {
+            Some(ready) if ready.partition == *call.partition && ready.since.elapsed() < FRESH => {
                 return Ok(Some(ready));
             }
             Some(ready) => (ready.live, vec![("DISCARD", Vec::new())]),
             None => (connection.open().await?, Vec::new()),
         };
         // A script changes the marker where there is one: who watches one that is not there learns of nothing.
-        pipeline.push(mark(step, "looked at"));
+        pipeline.push(mark(call, "looked at"));
         let first = pipeline.len();
-        pipeline.extend(look(step));
+        pipeline.extend(look(call));
         let answers = live.pipeline(pipeline).await?;
         self.notice(&answers);
-        Ok(looked(live, answers.get(first..).unwrap_or_default(), step))
+        Ok(looked(live, answers.get(first..).unwrap_or_default(), call))
     }
 
     /// Ends a transaction, and begins the next one.
     async fn execute(
         &self,
         live: Live,
-        commands: Vec<Words>,
-        step: &Move<'_>,
+        commands: Vec<Request>,
+        call: &Call<'_>,
     ) -> Result<(bool, Option<Ready>), SinkError> {
+        let next = call.next.to_string();
         let mut pipeline = commands;
-        pipeline.push(("HSET", [step.offsets_key, &step.partition.to_string(), step.next].map(Value::from).to_vec()));
-        pipeline.push(mark(step, step.next));
+        pipeline.push(("HSET", [call.key, &call.partition.to_string(), &next].map(Value::from).to_vec()));
+        pipeline.push(mark(call, &next));
         let queued = pipeline.len();
         pipeline.push(("EXEC", Vec::new()));
-        pipeline.extend(look(step));
+        pipeline.extend(look(call));
         let answers = live.pipeline(pipeline).await?;
         self.notice(&answers);
         let done = match answers.get(queued) {
             Some(Ok(Value::Array(effects))) => effects.len() == queued,
             _ => false,
         };
-        Ok((done, looked(live, answers.get(queued + 1..).unwrap_or_default(), step)))
+        Ok((done, looked(live, answers.get(queued + 1..).unwrap_or_default(), call)))
     }
 
     /// Where transactions are forbidden, only scripts are made from then on.
@@ -198,26 +185,26 @@ impl Transactions {
 }
 
 /// Changes the marker, or makes it.
-fn mark(step: &Move<'_>, text: &str) -> Words {
+fn mark(call: &Call<'_>, text: &str) -> Request {
     let life = MARKER_LIFE.as_millis().to_string();
-    ("SET", [&marker(step.offsets_key, step.partition), text, "PX", &life].map(Value::from).to_vec())
+    ("SET", [&marker(call.key, call.partition), text, "PX", &life].map(Value::from).to_vec())
 }
 
 /// What begins a transaction.
-fn look(step: &Move<'_>) -> [Words; 3] {
+fn look(call: &Call<'_>) -> [Request; 3] {
     [
-        ("WATCH", vec![marker(step.offsets_key, step.partition).into()]),
-        ("HGET", vec![step.offsets_key.into(), step.partition.to_string().into()]),
+        ("WATCH", vec![marker(call.key, call.partition).into()]),
+        ("HGET", vec![call.key.into(), call.partition.to_string().into()]),
         ("MULTI", Vec::new()),
     ]
 }
 
 /// `None` unless each of the three was done.
-fn looked(live: Live, answers: &[Result<Value, Error>], step: &Move<'_>) -> Option<Ready> {
+fn looked(live: Live, answers: &[Result<Value, Error>], call: &Call<'_>) -> Option<Ready> {
     let [Ok(watch), Ok(position), Ok(multi)] = answers else { return None };
     if !watch.is_ok() || !multi.is_ok() {
         return None;
     }
     let position = position.as_string().unwrap_or_default();
-    Some(Ready { live, partition: step.partition.clone(), position, since: Instant::now() })
+    Some(Ready { live, partition: call.partition.clone(), position, since: Instant::now() })
 }
