@@ -62,7 +62,7 @@ impl Default for FetchSession {
 
 impl FetchSession {
     /// What to tell the broker so that it looks at exactly these partitions.
-    pub(super) fn changes<'a>(&mut self, wanted: &HashMap<TopicPartition, &'a Question>) -> Changes<'a> {
+    pub(super) fn changes<'a, Q: AsRef<Question>>(&mut self, wanted: &'a HashMap<TopicPartition, Q>) -> Changes<'a> {
         if self.place.epoch == 0 {
             self.known.clear();
         }
@@ -76,6 +76,7 @@ impl FetchSession {
         });
         let mut questions = Vec::new();
         for (partition, question) in wanted {
+            let question = question.as_ref();
             let (offset, leader_epoch) = (question.offset, question.leader.epoch);
             match self.known.get_mut(partition) {
                 Some(known) if (known.offset, known.leader_epoch) == (offset, leader_epoch) => continue,
@@ -84,7 +85,7 @@ impl FetchSession {
                     self.known.insert(partition.clone(), Known { offset, leader_epoch, last: None });
                 }
             }
-            questions.push(*question);
+            questions.push(question);
         }
         // In order, so that a topic is named once.
         questions.sort_unstable_by(|a, b| a.partition.cmp(&b.partition));
@@ -223,6 +224,6 @@ mod tests {
     fn the_count_of_requests_begins_again_at_one() {
         let mut session = FetchSession::default();
         session.answered(Place { session: 44, epoch: i32::MAX }, &reply(44, &[]));
-        assert_eq!(session.changes(&HashMap::new()).place, Place { session: 44, epoch: 1 });
+        assert_eq!(session.changes(&wanted(&[])).place, Place { session: 44, epoch: 1 });
     }
 }

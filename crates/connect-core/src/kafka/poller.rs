@@ -40,6 +40,12 @@ struct Waiter {
     answer: oneshot::Sender<Result<Answer, KafkaError>>,
 }
 
+impl AsRef<Question> for Waiter {
+    fn as_ref(&self) -> &Question {
+        &self.question
+    }
+}
+
 type Waiting = HashMap<TopicPartition, Waiter>;
 
 /// Waits at one broker. Its task ends when the poller is dropped.
@@ -116,11 +122,10 @@ async fn ask(
     session: &mut FetchSession,
     waiting: &Waiting,
 ) -> Result<Vec<Answer>, KafkaError> {
-    let wanted = waiting.iter().map(|(partition, waiter)| (partition.clone(), &waiter.question)).collect();
     let limits = Limits { wait: BROKER_WAIT, bytes: BYTES, partition_bytes: PARTITION_BYTES };
     let mut again = true;
     loop {
-        let changes = session.changes(&wanted);
+        let changes = session.changes(waiting);
         // Where the answer gets lost on the way, also because this future is dropped, the broker may be a step ahead.
         session.lost(None);
         let connection = cluster.broker(node, Purpose::Wait).await?;
