@@ -3,6 +3,8 @@
 mod change;
 mod path;
 
+use std::mem;
+
 use serde_json::{Map, Value, json};
 
 use crate::data::Operation;
@@ -16,6 +18,9 @@ use path::Path;
 const MOST: usize = 16;
 /// The most bytes that extended attributes of the system may have.
 const LARGEST_SYSTEM_XATTRS: usize = 1 << 20;
+
+/// The attribute that is made when it is asked for.
+const DOCUMENT: &str = "$document";
 
 mod document_flag {
     pub const CREATE: u8 = 0x01;
@@ -90,13 +95,13 @@ pub fn lookup_in(state: &mut State, operation: &Operation<'_>) -> Response {
     };
     let flags = operation.request.extras.first().copied().unwrap_or_default();
     let found = state.documents.get(&operation.key);
-    let Some(document) = found.filter(|found| !found.deleted || flags & document_flag::ACCESS_DELETED != 0) else {
+    let Some(mut document) = found.filter(|found| !found.deleted || flags & document_flag::ACCESS_DELETED != 0) else {
         return Response::status(status::NOT_FOUND);
     };
-    let body: Option<Value> = serde_json::from_slice(&document.value).ok();
-    let mut xattrs = document.xattrs.clone();
-    xattrs.insert("$document".to_owned(), virtual_attributes(&document));
-    let xattrs = Value::Object(xattrs);
+    if specs.iter().any(|spec| spec.path.starts_with(DOCUMENT)) {
+        document.xattrs.insert(DOCUMENT.to_owned(), virtual_attributes(&document));
+    }
+    let xattrs = Value::Object(mem::take(&mut document.xattrs));
 
     let mut out = Vec::new();
     let mut failed = false;
@@ -108,7 +113,7 @@ pub fn lookup_in(state: &mut State, operation: &Operation<'_>) -> Response {
         } else if spec.xattr() {
             change::lookup(&xattrs, spec.opcode, &spec.path)
         } else {
-            body.as_ref().ok_or(status::NOT_JSON).and_then(|body| change::lookup(body, spec.opcode, &spec.path))
+            json(&document.value).and_then(|body| change::lookup(&body, spec.opcode, &spec.path))
         };
         failed |= result.is_err();
         let (status, value) = match result {
@@ -126,6 +131,10 @@ pub fn lookup_in(state: &mut State, operation: &Operation<'_>) -> Response {
         (true, true) => status::MULTI_PATH_FAILURE_DELETED,
     };
     Response { status, cas: document.cas, value: out, ..Response::default() }
+}
+
+fn json(body: &[u8]) -> Result<Value, u16> {
+    serde_json::from_slice(body).map_err(|_| status::NOT_JSON)
 }
 
 fn virtual_attributes(document: &Document) -> Value {
@@ -216,7 +225,6 @@ fn failure(index: usize, status: u16) -> Response {
 /// The document that a request changes, taken apart.
 struct Target {
     document: Document,
-    body: Option<Value>,
     xattrs: Value,
     /// Everything is made on the way: the document did not exist.
     fresh: bool,
@@ -252,10 +260,9 @@ impl Target {
         Ok(Self::of(Document { value, deleted, ..Document::default() }, true))
     }
 
-    fn of(document: Document, fresh: bool) -> Self {
-        let body = serde_json::from_slice(&document.value).ok();
-        let xattrs = Value::Object(document.xattrs.clone());
-        Self { document, body, xattrs, fresh, delete: false }
+    fn of(mut document: Document, fresh: bool) -> Self {
+        let xattrs = Value::Object(mem::take(&mut document.xattrs));
+        Self { document, xattrs, fresh, delete: false }
     }
 
     fn apply(&mut self, spec: &Spec, stamp: (u64, u64)) -> Result<Option<Vec<u8>>, u16> {
@@ -272,7 +279,6 @@ impl Target {
             _ if self.document.deleted => return Err(status::DELETED_CANNOT_HAVE_VALUE),
             opcode::SET => {
                 self.document.value = spec.value.clone();
-                self.body = serde_json::from_slice(&spec.value).ok();
                 return Ok(None);
             }
             opcode::DELETE => {
@@ -282,11 +288,11 @@ impl Target {
             _ => {}
         }
         let path: Path = spec.path.parse()?;
-        let body = self.body.as_mut().ok_or(status::NOT_JSON)?;
-        if self.fresh && path.starts_in_array() && *body == json!({}) {
-            *body = json!([]);
+        let mut body = json(&self.document.value)?;
+        if self.fresh && path.starts_in_array() && body == json!({}) {
+            body = json!([]);
         }
-        let result = change::mutate(body, spec.opcode, &path, &spec.value, create)?;
+        let result = change::mutate(&mut body, spec.opcode, &path, &spec.value, create)?;
         self.document.value = body.to_string().into_bytes();
         Ok(result)
     }

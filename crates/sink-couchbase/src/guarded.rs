@@ -1,6 +1,7 @@
 //! A write that counts once: the document is changed together with its entry in the attribute, if it is still the one that
 //! was looked at.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use connect_core::{Rejection, SinkError, Verdict};
@@ -15,7 +16,7 @@ use crate::errors::{self, Failure};
 use crate::guard::{self, Known, Source};
 use crate::op::{Change, Op};
 use crate::step::{Step, Write};
-use crate::write::{Place, Writer};
+use crate::write::{Alarm, Place, Writer};
 
 /// How often a document may turn out to be another one before the core is asked to wait.
 const MOST_CONFLICTS: usize = 16;
@@ -25,12 +26,13 @@ impl Writer {
     ///
     /// # Errors
     /// Never [`Failure::Absent`] or [`Failure::Conflict`].
-    pub async fn guarded(
+    pub(crate) async fn guarded(
         &self,
         agent: &Agent,
         op: &Op,
         offset: i64,
         source: &Arc<Source>,
+        alarm: &mut Alarm,
     ) -> Result<Option<Verdict>, Failure> {
         let counts = matches!(op.change, Change::Count(_));
         let mut remembered = self.memory.take(&op.target, source);
@@ -40,7 +42,7 @@ impl Writer {
         for _ in 0..MOST_CONFLICTS {
             let (known, fresh) = match remembered.take() {
                 Some(known) => (known, false),
-                None => (self.look_up(agent, op, source, counts).await?, true),
+                None => (self.look_up(agent, op, source, counts, alarm).await?, true),
             };
             if known.offset().is_some_and(|stored| stored >= offset) {
                 self.memory.put(&op.target, source, known);
@@ -60,7 +62,7 @@ impl Writer {
                 }
                 Err(failure) => return Err(failure),
             };
-            match self.mutate(agent, op, &write, source, offset).await {
+            match self.mutate(agent, op, &write, source, offset, alarm).await {
                 Ok(cas) => {
                     let offset = Some(offset);
                     let number = write.number;
@@ -79,7 +81,14 @@ impl Writer {
     }
 
     /// What the document remembers.
-    async fn look_up(&self, agent: &Agent, op: &Op, source: &Source, body: bool) -> Result<Known, Failure> {
+    async fn look_up(
+        &self,
+        agent: &Agent,
+        op: &Op,
+        source: &Source,
+        body: bool,
+        alarm: &mut Alarm,
+    ) -> Result<Known, Failure> {
         let entry = LookupInOp::new(LookupInOpType::Get, source.path()).flags(SubdocOpFlag::XATTR_PATH);
         let both = [entry, LookupInOp::new(LookupInOpType::GetDoc, b"")];
         let specs = if body { &both[..] } else { &both[..1] };
@@ -87,7 +96,7 @@ impl Writer {
         let options = LookupInOptions::new(id, scope, collection, specs)
             .flags(SubdocDocFlag::AccessDeleted)
             .retry_strategy(Arc::clone(&self.retry));
-        let found = match self.bounded(agent.lookup_in(options)).await {
+        let found = match alarm.bounded(pin!(agent.lookup_in(options))).await {
             Ok(found) => found,
             Err(Failure::Absent) => return Ok(Known::Absent),
             Err(failure) => return Err(failure),
@@ -120,6 +129,7 @@ impl Writer {
         write: &Write<'_>,
         source: &Source,
         offset: i64,
+        alarm: &mut Alarm,
     ) -> Result<u64, Failure> {
         let mark = source.mark(offset);
         let entry = MutateInOp::new(MutateInOpType::DictSet, source.path(), &mark)
@@ -140,7 +150,7 @@ impl Writer {
         if write.cas.is_some() && op.expiry.is_none() && write.preserves_expiry {
             options = options.preserve_expiry(true);
         }
-        Ok(self.bounded(agent.mutate_in(options)).await?.cas)
+        Ok(alarm.bounded(pin!(agent.mutate_in(options))).await?.cas)
     }
 }
 

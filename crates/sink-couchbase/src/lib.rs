@@ -17,6 +17,7 @@ mod sequence;
 pub mod sink;
 mod step;
 mod tls;
+mod work;
 mod write;
 
 use connect_core::{Connector, Context};

@@ -1,5 +1,6 @@
 //! A write without the guard: at least once, and a late request may bring an older value back.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use connect_core::{Rejection, SinkError, Verdict};
@@ -11,14 +12,14 @@ use couchbase_core::options::crud::{
 
 use crate::errors::Failure;
 use crate::op::{Change, Op};
-use crate::write::{Place, Writer};
+use crate::write::{Alarm, Place, Writer};
 
 impl Writer {
     /// Writes without a look at what is there. `None`: written.
     ///
     /// # Errors
     /// Never [`Failure::Absent`] or [`Failure::Conflict`].
-    pub async fn plain(&self, agent: &Agent, op: &Op) -> Result<Option<Verdict>, Failure> {
+    pub(crate) async fn plain(&self, agent: &Agent, op: &Op, alarm: &mut Alarm) -> Result<Option<Verdict>, Failure> {
         let Place { scope, collection, id } = Place::of(op);
         let retry = || Arc::clone(&self.retry);
         let preserve = (op.expiry.is_none() && self.preserve_expiry).then_some(true);
@@ -30,7 +31,7 @@ impl Writer {
                     .preserve_expiry(preserve)
                     .durability_level(self.durability)
                     .retry_strategy(retry());
-                self.bounded(agent.upsert(options)).await.map(|_| None)
+                alarm.bounded(pin!(agent.upsert(options))).await.map(|_| None)
             }
             Change::Insert(content) => {
                 let options = AddOptions::new(id, scope, collection, content)
@@ -38,7 +39,7 @@ impl Writer {
                     .expiry(op.expiry)
                     .durability_level(self.durability)
                     .retry_strategy(retry());
-                match self.bounded(agent.add(options)).await {
+                match alarm.bounded(pin!(agent.add(options))).await {
                     Ok(_) => Ok(None),
                     Err(Failure::Conflict) => Ok(Some(Verdict::Superseded)),
                     Err(failure) => Err(failure),
@@ -51,7 +52,7 @@ impl Writer {
                     .preserve_expiry(preserve)
                     .durability_level(self.durability)
                     .retry_strategy(retry());
-                match self.bounded(agent.replace(options)).await {
+                match alarm.bounded(pin!(agent.replace(options))).await {
                     Ok(_) => Ok(None),
                     Err(Failure::Absent) => Err(Rejection::new("there is no document that could be replaced").into()),
                     Err(failure) => Err(failure),
@@ -60,14 +61,14 @@ impl Writer {
             Change::Remove => {
                 let options =
                     DeleteOptions::new(id, scope, collection).durability_level(self.durability).retry_strategy(retry());
-                match self.bounded(agent.delete(options)).await {
+                match alarm.bounded(pin!(agent.delete(options))).await {
                     Ok(_) | Err(Failure::Absent) => Ok(None),
                     Err(failure) => Err(failure),
                 }
             }
             Change::Touch => {
                 let options = TouchOptions::new(id, scope, collection, op.expiry.unwrap_or(0)).retry_strategy(retry());
-                match self.bounded(agent.touch(options)).await {
+                match alarm.bounded(pin!(agent.touch(options))).await {
                     Ok(_) => Ok(None),
                     Err(Failure::Absent) => Ok(Some(Verdict::Superseded)),
                     Err(failure) => Err(failure),
@@ -86,7 +87,7 @@ impl Writer {
                 if op.expiry.is_none() {
                     options = options.preserve_expiry(true);
                 }
-                match self.bounded(agent.mutate_in(options)).await {
+                match alarm.bounded(pin!(agent.mutate_in(options))).await {
                     Ok(_) => Ok(None),
                     Err(Failure::Absent) => Err(Rejection::new("there is no document to change").into()),
                     Err(failure) => Err(failure),

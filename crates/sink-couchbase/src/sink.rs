@@ -1,12 +1,11 @@
 //! Writes batches: different documents side by side, the items of one in order.
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
-use connect_core::{Assigned, Batch, Item, Outcome, Record, Rejection, Replay, Resume, Sink, SinkError, Verdict};
-use couchbase_core::agent::Agent;
-use futures::stream::{self, StreamExt};
+use connect_core::{Assigned, Batch, Outcome, Record, Rejection, Replay, Resume, Sink, SinkError};
+use futures::stream::{FuturesUnordered, TryStreamExt};
 use tokio::sync::Semaphore;
 use tokio::task::unconstrained;
 use tokio::time::Instant;
@@ -14,10 +13,10 @@ use tracing::debug;
 
 use crate::config::{CouchbaseConfig, Guard};
 use crate::connection::{Briefly, Connection, Way};
-use crate::errors::Failure;
-use crate::guard::{Source, Sources};
+use crate::guard::Sources;
 use crate::op::{Keyspace, Mapping, Op};
 use crate::sequence::Sequence;
+use crate::work::{Done, Work};
 use crate::write::Writer;
 
 /// Records into Couchbase.
@@ -29,18 +28,9 @@ pub struct CouchbaseSink {
     sources: Sources,
     accumulates: bool,
     most_in_flight: usize,
-    in_flight: Semaphore,
+    in_flight: Arc<Semaphore>,
     /// How long a write goes on to begin with items.
     begins_for: Duration,
-}
-
-/// What became of one item.
-enum End {
-    Settled(Option<Verdict>),
-    Failed(SinkError),
-    /// Not begun, because the time was up or an earlier item of the same document failed or was rejected: the document would
-    /// remember this later record, and the earlier one would count as superseded once it can be written.
-    Left,
 }
 
 impl CouchbaseSink {
@@ -57,7 +47,7 @@ impl CouchbaseSink {
             sources: Sources::new(0),
             begins_for: config.timeout,
             most_in_flight,
-            in_flight: Semaphore::new(most_in_flight),
+            in_flight: Arc::new(Semaphore::new(most_in_flight)),
             accumulates: config.action.accumulates(),
             mapping: Mapping::new(config)?,
         })
@@ -68,59 +58,6 @@ impl CouchbaseSink {
     pub fn in_epoch(self, epoch: u16) -> Self {
         Self { sources: Sources::new(epoch), ..self }
     }
-
-    /// Writes the items of one document, one after the other, up to the first that fails or is rejected.
-    async fn write_document(
-        &self,
-        agent: &Agent,
-        items: &[Item<Op>],
-        indexes: impl Iterator<Item = usize>,
-        source: &Arc<Source>,
-        deadline: Instant,
-    ) -> Vec<(usize, End)> {
-        let mut ends = Vec::with_capacity(1);
-        let mut stopped = false;
-        for index in indexes {
-            if stopped || Instant::now() >= deadline {
-                ends.push((index, End::Left));
-                continue;
-            }
-            let item = &items[index];
-            let end = match self.write_item(agent, item, source).await {
-                Ok(None) if expired(&item.op) => End::Settled(Some(Verdict::Expired)),
-                Ok(verdict) => End::Settled(verdict),
-                Err(Failure::Rejected(rejection)) => End::Settled(Some(Verdict::Rejected(rejection))),
-                Err(Failure::Error(error)) => End::Failed(error),
-                Err(Failure::Absent | Failure::Conflict) => {
-                    End::Failed(SinkError::transient("contention", "a document was changed by others meanwhile"))
-                }
-            };
-            stopped = matches!(end, End::Failed(_) | End::Settled(Some(Verdict::Rejected(_))));
-            ends.push((index, end));
-        }
-        ends
-    }
-
-    async fn write_item(
-        &self,
-        agent: &Agent,
-        item: &Item<Op>,
-        source: &Arc<Source>,
-    ) -> Result<Option<Verdict>, Failure> {
-        // The semaphore is never closed.
-        let _permit = self.in_flight.acquire().await;
-        match self.guard {
-            Guard::On => self.writer.guarded(agent, &item.op, item.offset, source).await,
-            Guard::Off => self.writer.plain(agent, &item.op).await,
-        }
-    }
-}
-
-/// Whether the document is gone the moment it is written.
-fn expired(op: &Op) -> bool {
-    let Some(expiry) = op.expiry else { return false };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    u64::from(expiry) <= now
 }
 
 impl Sink for CouchbaseSink {
@@ -137,35 +74,38 @@ impl Sink for CouchbaseSink {
     async fn write(&self, batch: &Batch<Op>) -> Result<Outcome, SinkError> {
         let agent = self.connection.agent().await?;
         let source = self.sources.of(&batch.source);
-        let sequence = Sequence::new(&batch.items);
         // Many items of one document may take longer than the core waits for a write. What was done until then counts, and the
         // rest comes again; cut off by the core it would begin anew, and might never end.
         let deadline = Instant::now() + self.begins_for;
-        let documents = stream::iter(sequence.heads.iter().copied())
-            .map(|head| self.write_document(&agent, &batch.items, sequence.from(head), &source, deadline));
-        // The runtime has a task give way after so many answers, and means those that are ready to look not so: every document
-        // that is left would be asked in vain, again and again. This task gives way anyhow, at each write to the network.
-        let mut running = pin!(documents.buffer_unordered(self.most_in_flight));
+        let work = Work {
+            writer: &self.writer,
+            guard: self.guard,
+            in_flight: Arc::clone(&self.in_flight),
+            agent: &agent,
+            items: &batch.items,
+            sequence: Sequence::new(&batch.items),
+            source,
+            deadline,
+            next: AtomicUsize::new(0),
+        };
+        // Each batch that is being written holds the semaphore, and so does the sink. More workers than it lets through would only
+        // queue there: four batches of 256 workers each wrote 8 % less.
+        let batches = Arc::strong_count(&self.in_flight) - 1;
+        let workers = (self.most_in_flight / batches).clamp(1, work.sequence.heads.len().max(1));
+        let running: FuturesUnordered<_> = (0..workers).map(|_| work.run()).collect();
+        // In this task and not in tasks of their own: they would wait for each other at the client's lock. One batch writes 150,000
+        // documents a second so, four side by side 130,000, and a write that is dropped has ended.
+        //
+        // The runtime has a task give way after so many answers, and means those that are ready to look not so: every worker
+        // would be asked in vain, again and again. This task gives way anyhow, whenever all workers wait for the network.
+        let dones: Vec<Done> = unconstrained(running.try_collect()).await?;
         let mut outcome = Outcome::written();
         let mut failed: Option<SinkError> = None;
         let mut settled = 0;
-        while let Some(ends) = unconstrained(running.next()).await {
-            for (index, end) in ends {
-                match end {
-                    End::Settled(verdict) => {
-                        settled += 1;
-                        if let Some(verdict) = verdict {
-                            outcome.set(index, verdict);
-                        }
-                    }
-                    End::Failed(error @ SinkError::Fatal(_)) => return Err(error),
-                    End::Failed(error) => {
-                        failed.get_or_insert(error);
-                        outcome.set(index, Verdict::Retry);
-                    }
-                    End::Left => outcome.set(index, Verdict::Retry),
-                }
-            }
+        for done in dones {
+            settled += done.settled;
+            failed = failed.or(done.failed);
+            done.exceptions.into_iter().for_each(|(index, verdict)| outcome.set(index, verdict));
         }
         if settled > 0 {
             self.connection.works();
