@@ -150,8 +150,8 @@ section! {
         pub proxy: Option<HttpUrl>,
         /// Whether requests are compressed: worth it where the network costs more than the CPU.
         pub gzip: bool = "false",
-        /// How long one request may take; not longer than CONNECT_WRITE_TIMEOUT.
-        pub timeout: Duration = "20s",
+        /// How long one request may take; not longer than CONNECT_WRITE_TIMEOUT, of which it is two thirds if not given.
+        pub timeout: Option<Duration>,
         /// The most requests in flight at once; the connector itself finds how many of them the cluster bears.
         pub max_in_flight: NonZeroUsize = "8",
         /// The most bytes in one request, unless one document alone has more.
@@ -190,7 +190,7 @@ section! {
         (cert_file.is_some() != key_file.is_some()).then(|| "set both or neither".to_owned())
     }
     rule (timeout) {
-        timeout.is_zero().then(|| "must be longer than 0s".to_owned())
+        timeout.is_some_and(|timeout| timeout.is_zero()).then(|| "must be longer than 0s".to_owned())
     }
     rule (request_bytes) {
         (request_bytes.as_u64() == 0).then(|| "must be more than nothing".to_owned())

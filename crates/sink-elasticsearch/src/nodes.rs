@@ -57,6 +57,8 @@ impl<'a> Request<'a> {
 #[derive(Debug)]
 pub(crate) struct Nodes {
     config: ElasticsearchConfig,
+    /// Of one request.
+    timeout: Duration,
     nodes: RwLock<Arc<[Node]>>,
     turn: AtomicUsize,
     certificate: Mutex<Seen>,
@@ -88,10 +90,10 @@ impl Nodes {
     ///
     /// # Errors
     /// A certificate or key that can't be used, named with its setting.
-    pub(crate) fn new(config: ElasticsearchConfig) -> Result<Self, String> {
+    pub(crate) fn new(config: ElasticsearchConfig, timeout: Duration) -> Result<Self, String> {
         let nodes = build(&config)?;
         let certificate = Mutex::new(Seen { looked: Instant::now(), changed: changed(&config) });
-        Ok(Self { config, nodes: RwLock::new(nodes), turn: AtomicUsize::new(0), certificate })
+        Ok(Self { config, timeout, nodes: RwLock::new(nodes), turn: AtomicUsize::new(0), certificate })
     }
 
     /// Sends a request to the node whose turn it is, and to the others when it does not answer.
@@ -133,18 +135,18 @@ impl Nodes {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         let exchange = async {
-            let timeout = Some(self.config.timeout);
+            let timeout = Some(self.timeout);
             let (query, body) = (Some(request.query), request.body.clone());
             let answer = node.transport.send(request.method, request.path, headers, query, body, timeout).await?;
             let status = answer.status_code().as_u16();
             Ok::<_, elasticsearch::Error>(Reply { status, body: answer.bytes().await? })
         };
         // The client's own limit does not cover everything that it does.
-        match tokio::time::timeout(self.config.timeout, exchange).await {
+        match tokio::time::timeout(self.timeout, exchange).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error)) if !error.is_timeout() => Err((false, chain(&error))),
             Ok(Err(_)) | Err(_) => {
-                let limit = self.config.timeout;
+                let limit = self.timeout;
                 Err((
                     true,
                     format!("no answer within CONNECT_ELASTICSEARCH_TIMEOUT={limit:?}; the request may still land"),
@@ -285,7 +287,7 @@ mod tests {
 
     fn nodes(urls: &str) -> Nodes {
         let config = ElasticsearchConfig::from_pairs(&[("CONNECT_ELASTICSEARCH_URLS", urls)]).unwrap();
-        Nodes::new(config).unwrap()
+        Nodes::new(config, Duration::from_secs(20)).unwrap()
     }
 
     #[test]

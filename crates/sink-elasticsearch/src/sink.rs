@@ -63,15 +63,15 @@ impl ElasticsearchSink {
     pub fn new(config: ElasticsearchConfig, context: Context) -> Result<Self, String> {
         let most_bytes = usize::try_from(config.request_bytes.as_u64()).unwrap_or(usize::MAX);
         let write_timeout = context.settings.write_timeout;
-        let Some(time_to_send) = write_timeout.checked_sub(config.timeout) else {
+        let timeout = config.timeout.unwrap_or(write_timeout * 2 / 3);
+        let Some(time_to_send) = write_timeout.checked_sub(timeout) else {
             return Err(format!(
-                "CONNECT_ELASTICSEARCH_TIMEOUT={:?} is longer than CONNECT_WRITE_TIMEOUT={write_timeout:?}: no write would \
-                 live to see the answer to its request",
-                config.timeout
+                "CONNECT_ELASTICSEARCH_TIMEOUT={timeout:?} is longer than CONNECT_WRITE_TIMEOUT={write_timeout:?}: no write \
+                 would live to see the answer to its request"
             ));
         };
         Ok(Self {
-            nodes: Nodes::new(config.clone())?,
+            nodes: Nodes::new(config.clone(), timeout)?,
             mapper: Mapper::new(&config)?.in_epoch(context.epoch),
             pace: Pace::new(config.max_in_flight.get(), most_bytes),
             time_to_send,

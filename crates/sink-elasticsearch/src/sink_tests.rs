@@ -252,9 +252,10 @@ async fn no_request_begins_when_its_answer_would_come_too_late() {
     let config = ElasticsearchConfig::from_pairs(&[
         ("CONNECT_ELASTICSEARCH_URLS", server.url.as_str()),
         ("CONNECT_ELASTICSEARCH_MAX_IN_FLIGHT", "1"),
+        ("CONNECT_ELASTICSEARCH_TIMEOUT", "20s"),
     ]);
     let mut context = context();
-    context.settings.write_timeout = config.as_ref().unwrap().timeout + Duration::from_millis(50);
+    context.settings.write_timeout = Duration::from_millis(20_050);
     let sink = ElasticsearchSink::new(config.unwrap(), context).unwrap();
     let place = sink.pace.place().await;
     let result = sink.write(&batch(&sink, &["{0}"])).await;
@@ -269,6 +270,14 @@ fn a_request_may_not_take_longer_than_a_write() {
     let pairs = [("CONNECT_ELASTICSEARCH_URLS", "http://es"), ("CONNECT_ELASTICSEARCH_TIMEOUT", "31s")];
     let problem = ElasticsearchSink::new(ElasticsearchConfig::from_pairs(&pairs).unwrap(), context()).err().unwrap();
     assert!(problem.contains("CONNECT_WRITE_TIMEOUT"), "{problem}");
+}
+
+#[test]
+fn a_shorter_time_for_a_write_shortens_that_of_a_request() {
+    let mut context = context();
+    context.settings.write_timeout = Duration::from_secs(3);
+    let config = ElasticsearchConfig::from_pairs(&[("CONNECT_ELASTICSEARCH_URLS", "http://es")]).unwrap();
+    assert_eq!(ElasticsearchSink::new(config, context).unwrap().time_to_send, Duration::from_secs(1));
 }
 
 #[tokio::test]
