@@ -12,6 +12,7 @@ use fred::interfaces::ClientLike;
 use fred::types::config::{Config, ConnectionConfig, PerformanceConfig, ReconnectError, TcpConfig, UnresponsiveConfig};
 use fred::types::scripts::Script;
 use fred::types::{Builder, ClusterHash, ConnectHandle, CustomCommand, FromValue, Value};
+use fred::util::redis_keyslot;
 use tokio::sync::Mutex;
 use tracing::debug;
 
@@ -137,11 +138,13 @@ impl Connection {
     pub async fn run(&self, script: &Script, keys: Vec<Value>, arguments: Vec<Value>) -> Result<Value, SinkError> {
         let client = self.client().await?;
         let first = keys.first().and_then(Value::as_string).unwrap_or_default();
+        // The client passes over any other way to say where a command of ours goes: it takes the first word, the script's
+        // sum, for a key, and each call begins with a MOVED.
+        let hash = ClusterHash::Custom(redis_keyslot(first.as_bytes()));
         let mut words = Vec::with_capacity(2 + keys.len() + arguments.len());
         words.extend([Value::from(script.sha1().clone()), Value::from(keys.len() as i64)]);
         words.extend(keys);
         words.extend(arguments);
-        let hash = ClusterHash::Offset(2);
         match custom(&client, "EVALSHA", hash.clone(), words.clone()).await {
             Err(error) if error.details().contains("NOSCRIPT") => {
                 words[0] = Value::from(script.lua().cloned().unwrap_or_default());

@@ -271,6 +271,11 @@ async fn client_and_server_agree_on_the_slot_of_every_key() {
         ["", "{}", "{}a", "a{}b", "{", "}{", "a{b", "{{a}}", "{a}{b}", "a{b}c}", "{a", "ünï{cö}de", "\0{\0}", " "];
     let records: Vec<Record> = (0..).zip(keys).map(|(offset, key)| record(offset, key, "v")).collect();
     assert_eq!(sink.write(&batch(&sink, None, 0, &records)).await, Ok(Outcome::written()));
+    // Each request went to the right node at once: a client that is sent on asks for the slots of the cluster each time.
+    for node in &cluster.nodes {
+        let errors = Cluster::ask_here(node.port(), &["INFO", "errorstats"]);
+        assert!(!errors.contains("MOVED"), "{errors}");
+    }
     for key in keys.iter().filter(|key| !key.is_empty() && !key.contains('\0')) {
         assert_eq!(cluster.ask(&["LRANGE", key, "0", "-1"]), "v", "{key:?}");
     }

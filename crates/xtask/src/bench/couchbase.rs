@@ -13,7 +13,7 @@ use crate::{
     services::{Couchbase, CouchbaseOptions, Kafka, KafkaOptions},
 };
 
-const LOAD: Load = Load { topic: "bench", partitions: 4, records: 200_000, keys: 20_000, deletes: 0 };
+const LOAD: Load = Load { topic: "bench", partitions: 4, records: 1_000_000, keys: 100_000, deletes: 0 };
 /// Operations that the bare loop has in flight, as many as the sink.
 const AT_ONCE: u64 = 256;
 
