@@ -22,6 +22,9 @@ use crate::source::Source;
 
 /// Offsets are committed at most this often; the loop's other chores are done as often.
 const TICK: Duration = Duration::from_secs(1);
+/// What the last commit may take beyond `CONNECT_DRAIN_TIMEOUT`. With the farewell to the group, which takes up to five seconds, it
+/// has to fit into the ten that a pod gets on top (`deploy/chart`).
+const LAST_COMMIT: Duration = Duration::from_secs(3);
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +33,8 @@ pub enum RunEnd {
     Finished,
     /// Asked to stop; what was in hand is written and committed.
     Drained,
-    /// Asked to stop, but something was still in hand when `CONNECT_DRAIN_TIMEOUT` passed. Nothing of it is committed.
+    /// Asked to stop, but when `CONNECT_DRAIN_TIMEOUT` passed something was still in hand, or Kafka had not taken the last
+    /// offsets. Nothing of it is committed.
     DrainTimeout,
 }
 
@@ -128,7 +132,7 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
                     if let Err(fatal) = self.task_ended(end) {
                         break Some(fatal);
                     }
-                    if let Err(fatal) = self.hand_over().await {
+                    if let Err(fatal) = self.hand_over(&shutdown).await {
                         break Some(fatal);
                     }
                     if self.finished() {
@@ -137,7 +141,7 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
                 }
                 change = self.assignment.next() => match change {
                     Ok(change) => {
-                        if let Err(fatal) = self.change(change).await {
+                        if let Err(fatal) = self.change(change, &shutdown).await {
                             break Some(fatal);
                         }
                         if self.finished() {
@@ -148,13 +152,13 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
                 },
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     self.hand_over_is_due();
-                    if let Err(fatal) = self.hand_over().await {
+                    if let Err(fatal) = self.hand_over(&shutdown).await {
                         break Some(fatal);
                     }
                 }
                 _ = ticker.tick() => {
                     self.health.tick();
-                    if let Err(fatal) = self.commit().await {
+                    if let Err(fatal) = self.commit(shutdown.cancelled()).await {
                         break Some(fatal);
                     }
                 }
@@ -174,7 +178,7 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
     ///
     /// # Errors
     /// What stops the process.
-    async fn change(&mut self, change: Change) -> Result<(), String> {
+    async fn change(&mut self, change: Change, shutdown: &CancellationToken) -> Result<(), String> {
         match change {
             Change::NothingLeft => self.nothing_left = true,
             Change::Assigned(partitions) => {
@@ -193,7 +197,7 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
                 }
                 let within = within.min(self.pipeline.settings.drain_timeout);
                 self.handing_over.push(HandOver { partitions, deadline: Instant::now() + within });
-                self.hand_over().await?;
+                self.hand_over(shutdown).await?;
             }
             Change::Lost(partitions) => {
                 warn!(?partitions, "partitions are no longer ours; what is in hand is left to their new owner");
@@ -269,7 +273,7 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
     ///
     /// # Errors
     /// As for [`commit`](Self::commit); then nothing is given away, and the end of the process says so.
-    async fn hand_over(&mut self) -> Result<(), String> {
+    async fn hand_over(&mut self, shutdown: &CancellationToken) -> Result<(), String> {
         let running = &self.running;
         let done = |hand_over: &mut HandOver| {
             mutant!(HandOverAtOnce) || !hand_over.partitions.iter().any(|p| running.contains_key(p))
@@ -278,8 +282,12 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
         if ready.is_empty() {
             return Ok(());
         }
-        self.commit_those(&ready).await?;
-        self.assignment.released(&ready).await;
+        let committed = self.commit_those(&ready, shutdown.cancelled()).await?;
+        if !committed && shutdown.is_cancelled() {
+            // They are still ours: the drain commits them, and who leaves the group gives them up.
+            return Ok(());
+        }
+        self.health.ticking(self.assignment.released(&ready)).await;
         for partition in &ready {
             self.owned.remove(partition);
             self.pipeline.ledgers.of(partition).give_up();
@@ -301,16 +309,21 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
         self.health.set_partitions(self.running.len());
     }
 
-    /// Commits what became durable since the last commit. `false` when that may work later.
+    /// Commits what became durable since the last commit. `false` when that may work later, and when `enough` came first: a
+    /// broker that swallows requests must keep nobody from stopping.
     ///
     /// # Errors
     /// What a person must mend before anything can be committed.
-    async fn commit(&mut self) -> Result<bool, String> {
+    async fn commit(&mut self, enough: impl Future<Output = ()>) -> Result<bool, String> {
         let owned: Vec<_> = self.owned.iter().cloned().collect();
-        self.commit_those(&owned).await
+        self.commit_those(&owned, enough).await
     }
 
-    async fn commit_those(&mut self, partitions: &[TopicPartition]) -> Result<bool, String> {
+    async fn commit_those(
+        &mut self,
+        partitions: &[TopicPartition],
+        enough: impl Future<Output = ()>,
+    ) -> Result<bool, String> {
         let ledgers = &self.pipeline.ledgers;
         let moved = partitions.iter().filter_map(|partition| {
             let ledger = ledgers.of(partition);
@@ -321,7 +334,12 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
         if offsets.is_empty() {
             return Ok(true);
         }
-        match self.assignment.commit(&offsets).await {
+        let committed = tokio::select! {
+            biased;
+            committed = self.health.ticking(self.assignment.commit(&offsets)) => committed,
+            () = enough => Err(CommitError::Transient("Kafka had not answered when it was time to stop".to_owned())),
+        };
+        match committed {
             Ok(()) => {
                 for (partition, offset) in &offsets {
                     ledgers.of(partition).set_committed(*offset);
@@ -374,13 +392,22 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
         }
         self.tasks.shutdown().await;
         // What is durable is worth some patience: without this commit it would all be read again.
+        let enough = deadline.max(Instant::now() + LAST_COMMIT);
         loop {
-            match self.commit().await {
+            match self.commit(sleep_until(enough)).await {
                 Ok(false) if Instant::now() < deadline => {
                     self.health.tick();
                     sleep(FIRST).await;
                 }
-                Ok(_) => break,
+                Ok(committed) => {
+                    if !committed {
+                        error!(
+                            "Kafka did not take the last offsets in time; what lies behind those it has will be read again"
+                        );
+                    }
+                    in_time = in_time.map(|in_time| in_time && committed);
+                    break;
+                }
                 Err(message) => {
                     in_time = in_time.and(Err(message));
                     break;

@@ -2,16 +2,17 @@
 
 use std::future::pending;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
 use connect_core::{
-    Assigned, Batch, Budget, DeadLetters, Fate, Health, Ledgers, OutOfRange, Outcome, Pipeline, Record, Rejection,
-    Resume, RunEnd, Settings, Sink, SinkError, Start, Stop, TopicPartition, supervise,
+    Assigned, Assignment, AssignmentError, Batch, Budget, Change, CommitError, DeadLetters, Fate, Health, Ledgers,
+    OutOfRange, Outcome, Pipeline, Record, Rejection, Resume, RunEnd, Settings, Sink, SinkError, Start, Stop,
+    TopicPartition, supervise,
 };
 use connect_testkit::dice::{Dice, Trouble};
-use connect_testkit::group::{Group, MemberId};
+use connect_testkit::group::{Group, Member, MemberId};
 use connect_testkit::log::{Log, LogSource};
 use connect_testkit::store::{Behaviour, Effect, Guard, Store, Write};
 use tokio::task::JoinHandle;
@@ -65,6 +66,32 @@ impl Sink for Moody {
     }
 }
 
+/// A member of the group whose Kafka swallows each commit.
+struct Unheard {
+    member: Member,
+    /// A commit is under way.
+    commits: Arc<AtomicBool>,
+}
+
+impl Assignment for Unheard {
+    async fn next(&mut self) -> Result<Change, AssignmentError> {
+        self.member.next().await
+    }
+
+    async fn commit(&mut self, _: &[(TopicPartition, i64)]) -> Result<(), CommitError> {
+        self.commits.store(true, Relaxed);
+        pending().await
+    }
+
+    async fn released(&mut self, partitions: &[TopicPartition]) {
+        self.member.released(partitions).await;
+    }
+
+    async fn leave(&mut self) {
+        self.member.leave().await;
+    }
+}
+
 /// A topic, a store, and the processes that move the one into the other.
 struct World {
     log: Log,
@@ -76,6 +103,7 @@ struct World {
 struct Process {
     member: MemberId,
     ledgers: Arc<Ledgers>,
+    health: Arc<Health>,
     shutdown: CancellationToken,
     task: JoinHandle<Result<RunEnd, String>>,
 }
@@ -117,15 +145,19 @@ impl World {
     }
 
     fn start_with(&self, dead_letters: DeadLetters) -> Process {
-        let (ledgers, shutdown) = (Arc::<Ledgers>::default(), CancellationToken::new());
+        let member = self.group.join(Dice::new(2), Trouble::new(0));
+        self.start_as(member.id(), member, dead_letters)
+    }
+
+    fn start_as(&self, id: MemberId, assignment: impl Assignment, dead_letters: DeadLetters) -> Process {
+        let (ledgers, health, shutdown) =
+            (Arc::<Ledgers>::default(), Arc::<Health>::default(), CancellationToken::new());
         let source = LogSource::new(self.log.clone(), Budget::new(1 << 20), Dice::new(1), Trouble::new(0));
         let sink = Arc::new(self.sink.clone());
         let settings = self.settings.clone();
         let pipeline = Pipeline::new(Arc::new(source), sink, dead_letters, settings, Arc::clone(&ledgers));
-        let member = self.group.join(Dice::new(2), Trouble::new(0));
-        let id = member.id();
-        let run = supervise(Arc::new(pipeline), member, Arc::<Health>::default(), shutdown.clone());
-        Process { member: id, ledgers, shutdown, task: tokio::spawn(run) }
+        let run = supervise(Arc::new(pipeline), assignment, Arc::clone(&health), shutdown.clone());
+        Process { member: id, ledgers, health, shutdown, task: tokio::spawn(run) }
     }
 
     /// Starts a process that owns these partitions.
@@ -394,4 +426,26 @@ async fn a_stop_before_the_store_answered_leaves_the_group() {
     assert_eq!(world.group.owner(&partition(0)), Some(member), "the group counts it in while the store is away");
     assert_eq!(process.stop().await, Ok(RunEnd::Drained));
     assert_eq!(world.group.owner(&partition(0)), None, "and need not wait for its session's end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kafka_that_swallows_commits_gets_nobody_killed_and_lets_everybody_stop() {
+    let world = World::new(Guard::Atomic, Settings::default());
+    world.produce(0, &["a"], Behaviour::Written);
+    let (member, commits) = (world.group.join(Dice::new(2), Trouble::new(0)), Arc::<AtomicBool>::default());
+    let id = member.id();
+    let unheard = Unheard { member, commits: Arc::clone(&commits) };
+    let process = world.start_as(id, unheard, DeadLetters::Drop);
+    world.assign(&process, &[0]);
+    until(|| commits.load(Relaxed)).await;
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(process.health.alive(), Ok(()), "waiting for Kafka is not hanging");
+    let asked = Instant::now();
+    let health = Arc::clone(&process.health);
+    process.shutdown.cancel();
+    until(|| health.ready() == Err("draining")).await;
+    assert!(asked.elapsed() < Duration::from_secs(1), "it is not waited for the commit: {:?}", asked.elapsed());
+    assert_eq!(process.end().await, Ok(RunEnd::DrainTimeout), "the last offsets are not committed, and it says so");
+    let limit = Settings::default().drain_timeout + Duration::from_secs(4);
+    assert!(asked.elapsed() < limit, "{:?}", asked.elapsed());
 }

@@ -103,9 +103,12 @@ impl Assignment for GroupAssignment {
             return;
         }
         let (done, gone) = oneshot::channel();
-        if self.orders.send(Order::Leave(done)).await.is_ok() {
-            let _ = tokio::time::timeout(LEAVE_TIMEOUT, gone).await;
-        }
+        let left = async {
+            if self.orders.send(Order::Leave(done)).await.is_ok() {
+                let _ = gone.await;
+            }
+        };
+        let _ = tokio::time::timeout(LEAVE_TIMEOUT, left).await;
     }
 }
 
