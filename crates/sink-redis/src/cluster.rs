@@ -1,6 +1,7 @@
 //! Writes to a cluster: each slot has a guard of its own, since no atomic step spans two of them.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::OnceLock;
 
 use connect_core::{Batch, Item, Outcome, SinkError, Verdict};
@@ -51,12 +52,12 @@ fn offsets_key(prefix: &str, slot: u16) -> String {
 /// # Errors
 /// As for [`connect_core::Sink::write`], when no slot could be written.
 pub async fn write(store: &Store, batch: &Batch<Op>) -> Result<Outcome, SinkError> {
-    let slots = by_slot(batch);
-    let mut calls = Vec::with_capacity(slots.len());
-    for (slot, indexes) in &slots {
-        calls.push(async move { (indexes, write_slot(store, batch, *slot, indexes).await) });
-    }
-    let mut results = stream::iter(calls).buffer_unordered(CALLS);
+    // Made as they are needed: a call takes more room than the item that it is about.
+    let calls = stream::iter(by_slot(batch)).map(|(slot, indexes)| async move {
+        let result = write_slot(store, batch, slot, &indexes).await;
+        (indexes, result)
+    });
+    let mut results = pin!(calls.buffer_unordered(CALLS));
     let mut outcome = Outcome::written();
     let mut written = 0;
     let mut failure = None;
@@ -71,7 +72,7 @@ pub async fn write(store: &Store, batch: &Batch<Op>) -> Result<Outcome, SinkErro
             Err(error @ SinkError::Fatal(_)) => return Err(error),
             Err(error) => {
                 for index in indexes {
-                    outcome.set(*index, Verdict::Retry);
+                    outcome.set(index, Verdict::Retry);
                 }
                 failure = Some(error);
             }
