@@ -4,7 +4,7 @@
 //! The guard is a `WATCH` on the partition's marker, a key that is there while transactions are made and that everything
 //! changes that moves the offset of the partition: whoever moved it since we looked makes `EXEC` do nothing. We look behind
 //! each transaction at once, for the next one, so that a batch is one round trip. Whatever is not plainly done is left to
-//! the script, which tells what is wrong.
+//! the script, which tells what is wrong, and the connection is closed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -31,8 +31,8 @@ const FEWEST: usize = 64;
 /// deleted it, or the server needed the room.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// A marker goes by itself when nothing is written for so long. Redis takes one that went for a change, so it need not
-/// outlive a transaction that is on its way.
+/// A marker goes by itself when nothing is written for so long. Redis (since 6.0.9) takes one that went for a change, so it
+/// need not outlive a transaction that is on its way.
 const MARKER_LIFE: Duration = Duration::from_secs(3);
 
 /// The items as commands that can't fail because of what is stored; `None` where there are others among them. Sets and
@@ -131,7 +131,6 @@ impl Transactions {
             Some(ready) => (ready.live, vec![("DISCARD", Vec::new())]),
             None => (connection.open().await?, Vec::new()),
         };
-        // A script changes the marker where there is one: who watches one that is not there learns of nothing.
         pipeline.push(mark(call, "looked at"));
         let first = pipeline.len();
         pipeline.extend(look(call));
@@ -160,7 +159,10 @@ impl Transactions {
             Some(Ok(Value::Array(effects))) => effects.len() == queued,
             _ => false,
         };
-        Ok((done, looked(live, answers.get(queued + 1..).unwrap_or_default(), call)))
+        if !done {
+            return Ok((false, None));
+        }
+        Ok((true, looked(live, answers.get(queued + 1..).unwrap_or_default(), call)))
     }
 
     /// Where transactions are forbidden, only scripts are made from then on.
@@ -191,20 +193,48 @@ fn mark(call: &Call<'_>, text: &str) -> Request {
 }
 
 /// What begins a transaction.
-fn look(call: &Call<'_>) -> [Request; 3] {
+fn look(call: &Call<'_>) -> [Request; 4] {
+    let marker = marker(call.key, call.partition);
     [
-        ("WATCH", vec![marker(call.key, call.partition).into()]),
+        ("WATCH", vec![marker.as_str().into()]),
+        ("EXISTS", vec![marker.into()]),
         ("HGET", vec![call.key.into(), call.partition.to_string().into()]),
         ("MULTI", Vec::new()),
     ]
 }
 
-/// `None` unless each of the three was done.
 fn looked(live: Live, answers: &[Result<Value, Error>], call: &Call<'_>) -> Option<Ready> {
-    let [Ok(watch), Ok(position), Ok(multi)] = answers else { return None };
-    if !watch.is_ok() || !multi.is_ok() {
-        return None;
-    }
-    let position = position.as_string().unwrap_or_default();
+    let position = position(answers)?;
     Some(Ready { live, partition: call.partition.clone(), position, since: Instant::now() })
+}
+
+/// The position that was seen, empty for none; `None` unless a transaction was begun that will notice when it moves.
+fn position(answers: &[Result<Value, Error>]) -> Option<String> {
+    let [Ok(watch), Ok(marker), Ok(position), Ok(multi)] = answers else { return None };
+    // A script changes the marker where there is one: who watches one that is not there learns of nothing. It may have gone
+    // since we made it, however short the time seems to us: a process, or the whole machine, may have stood still.
+    let guarded = watch.is_ok() && marker.as_i64() == Some(1);
+    (guarded && multi.is_ok()).then(|| position.as_string().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use fred::error::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_transaction_begins_only_under_a_guard() {
+        let ok = || Ok(Value::from("OK"));
+        let look = |marker: i64, stored: Value| vec![ok(), Ok(Value::from(marker)), Ok(stored), ok()];
+        assert_eq!(position(&look(1, "7".into())), Some("7".to_owned()));
+        assert_eq!(position(&look(1, Value::Null)), Some(String::new()));
+        assert_eq!(position(&look(0, "7".into())), None, "there is no marker");
+        for refused in 0..4 {
+            let mut answers = look(1, "7".into());
+            answers[refused] = Err(Error::new(ErrorKind::Unknown, "NOPERM"));
+            assert_eq!(position(&answers), None);
+        }
+        assert_eq!(position(&look(1, "7".into())[..3]), None);
+    }
 }

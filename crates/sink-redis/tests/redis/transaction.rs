@@ -80,6 +80,45 @@ async fn there_is_a_marker_before_it_is_watched_and_a_script_changes_it() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
+async fn a_marker_that_is_gone_is_watched_by_nobody() {
+    let server = Server::start().await;
+    let (stale, owner) = (server.sink(), server.sink());
+    start(&stale).await;
+    write(&stale, 0, &many(0, "first")).await;
+    // It expired or was evicted. Scripts change a marker only where there is one.
+    server.ask("DEL connect:offsets:test:{events-0}").await;
+    write(&owner, 100, &many(100, "owner")[..50]).await;
+    write(&owner, 150, &many(150, "owner")[..50]).await;
+    let late = stale.write(&batch(&stale, Some(100), 100, &many(100, "stale"))).await.unwrap();
+    assert_eq!(superseded(&late), 100);
+    write(&owner, 200, &many(200, "owner")[..10]).await;
+    let late = stale.write(&batch(&stale, Some(200), 200, &many(200, "stale")[..64])).await.unwrap();
+    assert_eq!(superseded(&late), 10, "only what lies behind the owner's is written");
+    assert_eq!(server.stored().await, "264");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_marker_that_goes_by_itself_counts_as_changed() {
+    // Redis before 6.0.9 would make the transaction, and the guard would be none.
+    let server = Server::start().await;
+    for command in ["SET marker seen PX 30", "WATCH marker"] {
+        server.ask(command).await;
+    }
+    assert_eq!(server.ask("EXISTS marker").await, "1", "it was there when we began to watch");
+    let now = async || server.ask("TIME").await.split(' ').next().unwrap().parse::<u64>().unwrap();
+    let begun = now().await;
+    // Nobody looks at the key, so that it may be there still, though its time has passed.
+    while now().await < begun + 2 {}
+    for command in ["MULTI", "SET written late"] {
+        server.ask(command).await;
+    }
+    assert_eq!(server.ask("EXEC").await, "nil");
+    assert_eq!(server.ask("EXISTS written").await, "0");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn a_connection_that_was_lost_guards_nothing_and_writes_nothing() {
     let server = Server::start().await;
     let sink = server.sink();
