@@ -13,6 +13,7 @@ use fred::types::scripts::Script;
 use crate::config::{Atomic, Command, RedisConfig};
 use crate::connection::Connection;
 use crate::errors;
+use crate::fingerprint::Fingerprint;
 use crate::op::Op;
 use crate::position::{Position, TopicId};
 use crate::script::{self, Chunk, Limits};
@@ -30,6 +31,8 @@ pub struct Store {
     pub connection: Connection,
     /// The hash of offsets.
     pub offsets_key: String,
+    /// What tells whose it is.
+    pub fingerprint: Fingerprint,
     /// What goes into one script.
     pub limits: Limits,
     /// Whether only the last write to a key is sent.
@@ -86,11 +89,11 @@ pub struct Call<'a> {
 }
 
 impl Store {
-    /// By these settings, for the connector `name`.
+    /// By these settings, for the connector `name` that reads `topics`.
     ///
     /// # Errors
     /// What is wrong with the settings.
-    pub fn new(config: &RedisConfig, name: &str) -> Result<Self, String> {
+    pub fn new(config: &RedisConfig, name: &str, topics: &[String]) -> Result<Self, String> {
         let limits = match config.atomic {
             Atomic::Record => Limits {
                 items: config.script_records.get(),
@@ -105,11 +108,14 @@ impl Store {
                  slot. Set CONNECT_REDIS_OFFSETS_KEY"
             ));
         }
+        let fingerprint = Fingerprint::new(config.command, &config.key, topics);
+        let transactional = config.command == Command::Set && !config.url.is_cluster();
         Ok(Self {
             connection: Connection::new(config)?,
             offsets_key,
             names_keys: config.url.is_cluster() && !config.command.publishes(),
-            transactions: (config.command == Command::Set && !config.url.is_cluster()).then(Transactions::new),
+            transactions: transactional.then(|| Transactions::new(fingerprint.text())),
+            fingerprint,
             limits,
             collapse: config.collapse,
             exact: Script::from_lua(script::EXACT),
@@ -186,7 +192,7 @@ impl Store {
             Guard::Monotone => &self.monotone,
         };
         let suffix = call.next.topic_id.map_or_else(String::new, |id| format!("@{id}"));
-        let arguments = vec![
+        let mut arguments = vec![
             Value::from(call.partition.to_string()),
             Value::from(call.expected),
             Value::from(call.next.to_string()),
@@ -194,8 +200,11 @@ impl Store {
             Value::from(call.chunk.encode()),
         ];
         let mut keys = vec![Value::from(call.key)];
-        if guard == Guard::Exact && self.transactions.is_some() {
-            keys.push(transaction::marker(call.key, call.partition).into());
+        if guard == Guard::Exact {
+            arguments.push(Value::from(self.fingerprint.text()));
+            if self.transactions.is_some() {
+                keys.push(transaction::marker(call.key, call.partition).into());
+            }
         }
         keys.extend(self.named(call.chunk));
         let answer = self.connection.run(script, keys, arguments).await?;

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::connection::{Connection, Live, Request};
+use crate::fingerprint::FIELD as FINGERPRINT;
 use crate::op::Action;
 use crate::script::Chunk;
 use crate::store::Call;
@@ -76,6 +77,7 @@ pub fn marker(offsets_key: &str, partition: &TopicPartition) -> String {
 pub struct Transactions {
     lanes: [AsyncMutex<Option<Ready>>; CONNECTIONS],
     lane_of: Mutex<HashMap<TopicPartition, usize>>,
+    fingerprint: String,
     /// The server lets this user make them, as far as is known.
     allowed: AtomicBool,
 }
@@ -91,9 +93,9 @@ struct Ready {
 }
 
 impl Transactions {
-    /// Connects when it is first needed.
-    pub fn new() -> Self {
-        Self { lanes: Default::default(), lane_of: Mutex::default(), allowed: AtomicBool::new(true) }
+    /// For the connector with this fingerprint. Connects when it is first needed.
+    pub fn new(fingerprint: String) -> Self {
+        Self { lanes: Default::default(), lane_of: Mutex::default(), fingerprint, allowed: AtomicBool::new(true) }
     }
 
     /// Applies items and moves the offset in one atomic step. `false`: nothing was done, or it is not known; the script is
@@ -149,6 +151,8 @@ impl Transactions {
         let next = call.next.to_string();
         let mut pipeline = commands;
         pipeline.push(("HSET", [call.key, &call.partition.to_string(), &next].map(Value::from).to_vec()));
+        // A hash that was deleted or evicted is made anew here, and must be known as this connector's.
+        pipeline.push(("HSETNX", [call.key, FINGERPRINT, &self.fingerprint].map(Value::from).to_vec()));
         pipeline.push(mark(call, &next));
         let queued = pipeline.len();
         pipeline.push(("EXEC", Vec::new()));

@@ -1,8 +1,8 @@
 //! Plain sets and deletes in transactions: the guard holds there as it does in a script.
 
-use connect_core::{Outcome, Record, Sink, SinkError};
+use connect_core::{Assigned, Batch, Outcome, Record, Resume, Sink, SinkError, TopicPartition};
 
-use crate::support::{Server, batch, fatal, record, start, superseded, tombstone, transient, write};
+use crate::support::{Server, assigned, batch, fatal, record, start, superseded, tombstone, transient, write};
 
 const MANY: i64 = 100;
 
@@ -56,7 +56,7 @@ async fn whoever_moved_the_offset_meanwhile_makes_a_transaction_do_nothing() {
     write(&owner, 200, &many(200, "owner")).await;
     assert_eq!(superseded(&stale.write(&batch(&stale, Some(200), 200, &many(200, "stale"))).await.unwrap()), 100);
     assert_eq!(server.ask("GET k9").await, "owner299");
-    owner.set_stored(&crate::support::assigned(None), 250).await.unwrap();
+    owner.set_stored(&assigned(None), 250).await.unwrap();
     let result = owner.write(&batch(&owner, Some(300), 300, &many(300, "owner"))).await;
     assert_eq!(result, Err(SinkError::OutOfStep { stored: Some(250) }));
     assert_eq!((server.ask("GET k9").await, server.stored().await), ("owner299".to_owned(), "250".to_owned()));
@@ -115,6 +115,29 @@ async fn a_marker_that_goes_by_itself_counts_as_changed() {
     }
     assert_eq!(server.ask("EXEC").await, "nil");
     assert_eq!(server.ask("EXISTS written").await, "0");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn offsets_that_are_deleted_under_load_are_still_ours() {
+    let server = Server::start().await;
+    let sink = server.sink();
+    start(&sink).await;
+    // A partition beside it, which writes so little that it does so by scripts.
+    let other = Assigned { partition: TopicPartition::new("events", 1), ..assigned(Some(10)) };
+    let of_other = |expected, records: &[Record]| Batch {
+        source: other.partition.clone(),
+        ..batch(&sink, expected, expected.unwrap_or_default(), records)
+    };
+    assert_eq!(sink.write(&of_other(None, &many(0, "other")[..10])).await, Ok(Outcome::written()));
+    write(&sink, 0, &many(0, "v")).await;
+    server.ask("DEL connect:offsets:test").await;
+    // What was seen counts for a second, so this one is written, and the hash is there again.
+    assert_eq!(write(&sink, 100, &many(100, "v")).await, Outcome::written());
+    assert_eq!(server.sink().resume(&assigned(Some(200))).await, Ok(Resume::At(200)));
+    let result = sink.write(&of_other(Some(10), &many(10, "other")[..10])).await;
+    assert_eq!(result, Err(SinkError::OutOfStep { stored: None }));
+    assert_eq!(sink.resume(&other).await, Ok(Resume::NotKept), "it goes on at the commit");
 }
 
 #[tokio::test]
