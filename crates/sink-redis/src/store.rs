@@ -35,6 +35,8 @@ pub struct Store {
     pub fingerprint: Fingerprint,
     /// What goes into one script.
     pub limits: Limits,
+    /// Whether readers see a batch at once.
+    whole: bool,
     /// Whether only the last write to a key is sent.
     pub collapse: bool,
     /// Whether a script names the keys that it writes. A cluster has to know them: while a slot moves, some of its keys are
@@ -117,6 +119,7 @@ impl Store {
             transactions: transactional.then(|| Transactions::new(fingerprint.text())),
             fingerprint,
             limits,
+            whole: config.atomic == Atomic::Batch,
             collapse: config.collapse,
             exact: Script::from_lua(script::EXACT),
             monotone: Script::from_lua(script::MONOTONE),
@@ -167,6 +170,11 @@ impl Store {
             ))),
             _ => Ok(position),
         }
+    }
+
+    /// The transactions that are made where offsets are kept.
+    pub fn transactions(&self) -> Option<&Transactions> {
+        self.transactions.as_ref()
     }
 
     /// Applies operations if the stored position is the expected one: in a transaction if it can be, else by a script.
@@ -237,8 +245,12 @@ impl Store {
     /// What Redis or the client says of the whole call.
     pub async fn apply_plain(&self, key: &Bytes, chunk: &Chunk<'_>) -> Result<Vec<(i64, String)>, SinkError> {
         if self.transactions.is_some()
-            && let Some(commands) = transaction::commands(chunk)
+            && let Some(mut commands) = transaction::commands(chunk)
         {
+            if self.whole && commands.len() > 1 {
+                commands.insert(0, ("MULTI", Vec::new()));
+                commands.push(("EXEC", Vec::new()));
+            }
             self.connection.commands(commands).await?;
             return Ok(Vec::new());
         }

@@ -32,6 +32,9 @@ const FEWEST: usize = 64;
 /// deleted it, or the server needed the room.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// What only transactions need; scripts do without.
+pub const NEEDED: [&str; 4] = ["WATCH", "MULTI", "EXEC", "DISCARD"];
+
 /// A marker goes by itself when nothing is written for so long. Redis (since 6.0.9) takes one that went for a change, so it
 /// need not outlive a transaction that is on its way.
 const MARKER_LIFE: Duration = Duration::from_secs(3);
@@ -169,17 +172,21 @@ impl Transactions {
         Ok((true, looked(live, answers.get(queued + 1..).unwrap_or_default(), call)))
     }
 
-    /// Where transactions are forbidden, only scripts are made from then on.
-    fn notice(&self, answers: &[Result<Value, Error>]) {
-        let forbidden =
-            answers.iter().find_map(|answer| answer.as_ref().err().filter(|e| e.details().starts_with("NOPERM")));
-        if let Some(error) = forbidden
-            && self.allowed.swap(false, Relaxed)
-        {
+    /// Only scripts are made from now on, since this is not allowed.
+    pub fn forbid(&self, refused: &str) {
+        if self.allowed.swap(false, Relaxed) {
             warn!(
-                %error,
-                "this user may not make transactions, so scripts are used, which cost Redis more: grant WATCH, MULTI, EXEC and DISCARD"
+                refused,
+                "this user may not make transactions, so scripts are used, which cost Redis more: grant {}",
+                NEEDED.join(", ")
             );
+        }
+    }
+
+    fn notice(&self, answers: &[Result<Value, Error>]) {
+        let errors = answers.iter().filter_map(|answer| answer.as_ref().err());
+        if let Some(error) = errors.map(Error::details).find(|text| text.starts_with("NOPERM")) {
+            self.forbid(error);
         }
     }
 

@@ -168,7 +168,9 @@ async fn who_may_not_make_transactions_writes_by_scripts() {
         server.ask("FLUSHALL").await;
         server.ask(&format!("ACL SETUSER narrow reset on >pw ~* +@all -{refused}")).await;
         let sink = crate::support::sink(&url, &[]);
+        assert_eq!(sink.check().await, Ok(()), "{refused}");
         start(&sink).await;
+        server.ask("CONFIG RESETSTAT").await;
         for round in 0..2 {
             assert_eq!(write(&sink, round * MANY, &many(round * MANY, "v")).await, Outcome::written(), "{refused}");
         }
@@ -177,6 +179,8 @@ async fn who_may_not_make_transactions_writes_by_scripts() {
             ("v199".to_owned(), "200".to_owned()),
             "{refused}"
         );
+        let stats = server.ask("INFO commandstats").await;
+        assert!(!stats.contains("cmdstat_watch"), "{refused}: the check had seen it, so it is not even tried");
         // Another one was there first: nothing may slip past the guard.
         server.ask("HSET connect:offsets:test events-0 150").await;
         let result = sink.write(&batch(&sink, Some(200), 200, &many(200, "late"))).await;
