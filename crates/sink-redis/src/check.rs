@@ -1,13 +1,13 @@
 //! Whether this Redis can be used with these settings.
 
-use connect_core::SinkError;
+use connect_core::{SinkError, TopicPartition};
 use fred::types::Value;
 use fred::types::scripts::Script;
 use tracing::warn;
 
-use crate::config::{Command, Offsets, RedisConfig};
-use crate::script;
+use crate::config::{Atomic, Command, Offsets, RedisConfig};
 use crate::store::Store;
+use crate::{script, transaction};
 
 /// The oldest server that knows what the scripts need.
 const OLDEST: (u32, u32) = (6, 2);
@@ -44,8 +44,12 @@ impl Check {
                 _ => {}
             }
         }
-        if config.command != Command::Set && (config.ttl.is_some()) {
+        if config.command != Command::Set && config.ttl.is_some() {
             commands.extend(["PEXPIREAT", "PEXPIRE"]);
+        }
+        // With offsets in Redis a script does as well.
+        if config.command == Command::Set && config.offsets == Offsets::Kafka && config.atomic == Atomic::Batch {
+            commands.extend(["MULTI", "EXEC"]);
         }
         Self {
             command: config.command,
@@ -132,9 +136,7 @@ impl Check {
         if self.command.publishes() {
             return Ok(());
         }
-        let names = commands.iter().map(|name| Value::from(*name)).collect();
-        let refused: Vec<String> =
-            store.connection.run(&self.allowed, vec![key.clone()], names).await?.convert().unwrap_or_default();
+        let refused = self.refused(store, &key, commands).await?;
         if refused.is_empty() {
             return Ok(());
         }
@@ -143,6 +145,20 @@ impl Check {
             refused.join(", "),
             key.as_string().unwrap_or_default()
         )))
+    }
+
+    /// Which of these commands the user may not run on the key, where the server can tell.
+    async fn refused(&self, store: &Store, key: &Value, commands: &[&str]) -> Result<Vec<String>, SinkError> {
+        let names = commands.iter().map(|name| Value::from(*name)).collect();
+        let answer =
+            store.connection.run(&self.allowed, vec![key.clone()], names).await.map_err(|error| match error {
+                // Not even to name it to a script.
+                SinkError::Fatal(message) => {
+                    SinkError::Fatal(format!("the key {}: {message}", key.as_string().unwrap_or_default()))
+                }
+                error => error,
+            })?;
+        Ok(answer.convert().unwrap_or_default())
     }
 
     async fn look_at_offsets(&self, store: &Store) -> Result<(), SinkError> {
@@ -158,7 +174,15 @@ impl Check {
                 )));
             }
         }
-        self.look_at_permissions(store, Value::from(key), &["HGET", "HSET", "HMGET", "EXISTS"]).await
+        self.look_at_permissions(store, Value::from(key), &["HGET", "HSET", "HSETNX", "HMGET", "EXISTS"]).await?;
+        let Some(transactions) = store.transactions() else { return Ok(()) };
+        let marker = Value::from(transaction::marker(key, &TopicPartition::new("topic", 0)));
+        self.look_at_permissions(store, marker.clone(), &["SET", "EXISTS"]).await?;
+        let refused = self.refused(store, &marker, &transaction::NEEDED).await?;
+        if !refused.is_empty() {
+            transactions.forbid(&refused.join(", "));
+        }
+        Ok(())
     }
 }
 

@@ -300,12 +300,15 @@ section! {
         let named = field.is_some() || fields.is_some();
         (*hash_tombstone == HashTombstone::Fields && !named).then(|| "name the fields that a tombstone removes".to_owned())
     }
-    rule (command, ttl) {
+    rule (command, ttl, ttl_from) {
         match ttl {
             Some(Ttl::Keep) if *command != Command::Set => {
                 Some("keep goes with set; other commands leave the expiry alone if there is no CONNECT_REDIS_TTL".to_owned())
             }
-            Some(_) if command.publishes() => Some("what is published does not expire".to_owned()),
+            // A time of the record is an end by itself.
+            _ if command.publishes() && (ttl.is_some() || matches!(ttl_from, TtlFrom::Record(_))) => {
+                Some("what is published does not expire".to_owned())
+            }
             _ => None,
         }
     }

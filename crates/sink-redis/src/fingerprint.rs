@@ -4,6 +4,9 @@ use connect_core::{SinkError, Template};
 
 use crate::config::Command;
 
+/// The field of the hash of offsets that holds it.
+pub const FIELD: &str = "fingerprint";
+
 /// Topics, command and key template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprint {

@@ -6,7 +6,6 @@ use fred::types::scripts::Script;
 
 use crate::check::Check;
 use crate::config::{Command, Offsets, RedisConfig};
-use crate::fingerprint::Fingerprint;
 use crate::mapping::Mapping;
 use crate::op::Op;
 use crate::position::{Position, TopicId};
@@ -22,7 +21,6 @@ pub struct RedisSink {
     command: Command,
     way: Way,
     in_cluster: bool,
-    fingerprint: Fingerprint,
     resume: Script,
 }
 
@@ -48,13 +46,12 @@ impl RedisSink {
         };
         let mapping = Mapping::new(&config)?;
         Ok(Self {
-            store: Store::new(&config, name)?,
+            store: Store::new(&config, name, topics)?,
             check: Check::new(&config, mapping.sample_key()),
             mapping,
             command: config.command,
             way,
             in_cluster,
-            fingerprint: Fingerprint::new(config.command, &config.key, topics),
             resume: Script::from_lua(script::RESUME),
         })
     }
@@ -113,11 +110,11 @@ impl Sink for RedisSink {
         let partition = &assigned.partition;
         let ours = assigned.topic_id.map(TopicId);
         let store = &self.store;
-        let arguments = vec![Value::from(partition.to_string()), Value::from(self.fingerprint.text())];
+        let arguments = vec![Value::from(partition.to_string()), Value::from(self.store.fingerprint.text())];
         let answer = store.connection.run(&self.resume, vec![store.offsets_key.as_str().into()], arguments).await?;
         let answer: [Option<String>; 3] = answer.convert().map_err(|error| errors::of_call(&error))?;
         let [position, fingerprint, origin] = answer;
-        self.fingerprint.compare(fingerprint.as_deref(), &store.offsets_key)?;
+        self.store.fingerprint.compare(fingerprint.as_deref(), &store.offsets_key)?;
         let stored = position.map(|text| store.position(partition, &text, ours)).transpose()?;
         store.set_life(partition, ours.or(stored.and_then(|position| position.topic_id)));
         if self.way == Way::PerSlot {
@@ -154,11 +151,11 @@ impl Sink for RedisSink {
             Way::PerSlot => cluster::forget(store, &field).await,
             Way::Exact => {
                 // Also makes the hash ours when it is missing, and refuses one of another connector.
-                let arguments = vec![Value::from(field.as_str()), Value::from(self.fingerprint.text())];
+                let arguments = vec![Value::from(field.as_str()), Value::from(self.store.fingerprint.text())];
                 let answer =
                     store.connection.run(&self.resume, vec![store.offsets_key.as_str().into()], arguments).await?;
                 let answer: [Option<String>; 3] = answer.convert().map_err(|error| errors::of_call(&error))?;
-                self.fingerprint.compare(answer[1].as_deref(), &store.offsets_key)?;
+                self.store.fingerprint.compare(answer[1].as_deref(), &store.offsets_key)?;
                 let next = Position { offset, topic_id: assigned.topic_id.map(TopicId) };
                 let (partition, chunk) = (&assigned.partition, Chunk { items: &[], collapsed: Vec::new() });
                 let expected = answer[0].as_deref().unwrap_or_default();

@@ -13,6 +13,7 @@ use fred::types::scripts::Script;
 use crate::config::{Atomic, Command, RedisConfig};
 use crate::connection::Connection;
 use crate::errors;
+use crate::fingerprint::Fingerprint;
 use crate::op::Op;
 use crate::position::{Position, TopicId};
 use crate::script::{self, Chunk, Limits};
@@ -30,8 +31,12 @@ pub struct Store {
     pub connection: Connection,
     /// The hash of offsets.
     pub offsets_key: String,
+    /// What tells whose it is.
+    pub fingerprint: Fingerprint,
     /// What goes into one script.
     pub limits: Limits,
+    /// Whether readers see a batch at once.
+    whole: bool,
     /// Whether only the last write to a key is sent.
     pub collapse: bool,
     /// Whether a script names the keys that it writes. A cluster has to know them: while a slot moves, some of its keys are
@@ -86,11 +91,11 @@ pub struct Call<'a> {
 }
 
 impl Store {
-    /// By these settings, for the connector `name`.
+    /// By these settings, for the connector `name` that reads `topics`.
     ///
     /// # Errors
     /// What is wrong with the settings.
-    pub fn new(config: &RedisConfig, name: &str) -> Result<Self, String> {
+    pub fn new(config: &RedisConfig, name: &str, topics: &[String]) -> Result<Self, String> {
         let limits = match config.atomic {
             Atomic::Record => Limits {
                 items: config.script_records.get(),
@@ -105,12 +110,16 @@ impl Store {
                  slot. Set CONNECT_REDIS_OFFSETS_KEY"
             ));
         }
+        let fingerprint = Fingerprint::new(config.command, &config.key, topics);
+        let transactional = config.command == Command::Set && !config.url.is_cluster();
         Ok(Self {
             connection: Connection::new(config)?,
             offsets_key,
             names_keys: config.url.is_cluster() && !config.command.publishes(),
-            transactions: (config.command == Command::Set && !config.url.is_cluster()).then(Transactions::new),
+            transactions: transactional.then(|| Transactions::new(fingerprint.text())),
+            fingerprint,
             limits,
+            whole: config.atomic == Atomic::Batch,
             collapse: config.collapse,
             exact: Script::from_lua(script::EXACT),
             monotone: Script::from_lua(script::MONOTONE),
@@ -163,6 +172,11 @@ impl Store {
         }
     }
 
+    /// The transactions that are made where offsets are kept.
+    pub fn transactions(&self) -> Option<&Transactions> {
+        self.transactions.as_ref()
+    }
+
     /// Applies operations if the stored position is the expected one: in a transaction if it can be, else by a script.
     ///
     /// # Errors
@@ -186,7 +200,7 @@ impl Store {
             Guard::Monotone => &self.monotone,
         };
         let suffix = call.next.topic_id.map_or_else(String::new, |id| format!("@{id}"));
-        let arguments = vec![
+        let mut arguments = vec![
             Value::from(call.partition.to_string()),
             Value::from(call.expected),
             Value::from(call.next.to_string()),
@@ -194,8 +208,11 @@ impl Store {
             Value::from(call.chunk.encode()),
         ];
         let mut keys = vec![Value::from(call.key)];
-        if guard == Guard::Exact && self.transactions.is_some() {
-            keys.push(transaction::marker(call.key, call.partition).into());
+        if guard == Guard::Exact {
+            arguments.push(Value::from(self.fingerprint.text()));
+            if self.transactions.is_some() {
+                keys.push(transaction::marker(call.key, call.partition).into());
+            }
         }
         keys.extend(self.named(call.chunk));
         let answer = self.connection.run(script, keys, arguments).await?;
@@ -228,8 +245,12 @@ impl Store {
     /// What Redis or the client says of the whole call.
     pub async fn apply_plain(&self, key: &Bytes, chunk: &Chunk<'_>) -> Result<Vec<(i64, String)>, SinkError> {
         if self.transactions.is_some()
-            && let Some(commands) = transaction::commands(chunk)
+            && let Some(mut commands) = transaction::commands(chunk)
         {
+            if self.whole && commands.len() > 1 {
+                commands.insert(0, ("MULTI", Vec::new()));
+                commands.push(("EXEC", Vec::new()));
+            }
             self.connection.commands(commands).await?;
             return Ok(Vec::new());
         }

@@ -4,7 +4,7 @@
 //! The guard is a `WATCH` on the partition's marker, a key that is there while transactions are made and that everything
 //! changes that moves the offset of the partition: whoever moved it since we looked makes `EXEC` do nothing. We look behind
 //! each transaction at once, for the next one, so that a batch is one round trip. Whatever is not plainly done is left to
-//! the script, which tells what is wrong.
+//! the script, which tells what is wrong, and the connection is closed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::connection::{Connection, Live, Request};
+use crate::fingerprint::FIELD as FINGERPRINT;
 use crate::op::Action;
 use crate::script::Chunk;
 use crate::store::Call;
@@ -31,8 +32,11 @@ const FEWEST: usize = 64;
 /// deleted it, or the server needed the room.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// A marker goes by itself when nothing is written for so long. Redis takes one that went for a change, so it need not
-/// outlive a transaction that is on its way.
+/// What only transactions need; scripts do without.
+pub const NEEDED: [&str; 4] = ["WATCH", "MULTI", "EXEC", "DISCARD"];
+
+/// A marker goes by itself when nothing is written for so long. Redis (since 6.0.9) takes one that went for a change, so it
+/// need not outlive a transaction that is on its way.
 const MARKER_LIFE: Duration = Duration::from_secs(3);
 
 /// The items as commands that can't fail because of what is stored; `None` where there are others among them. Sets and
@@ -76,6 +80,7 @@ pub fn marker(offsets_key: &str, partition: &TopicPartition) -> String {
 pub struct Transactions {
     lanes: [AsyncMutex<Option<Ready>>; CONNECTIONS],
     lane_of: Mutex<HashMap<TopicPartition, usize>>,
+    fingerprint: String,
     /// The server lets this user make them, as far as is known.
     allowed: AtomicBool,
 }
@@ -91,9 +96,9 @@ struct Ready {
 }
 
 impl Transactions {
-    /// Connects when it is first needed.
-    pub fn new() -> Self {
-        Self { lanes: Default::default(), lane_of: Mutex::default(), allowed: AtomicBool::new(true) }
+    /// For the connector with this fingerprint. Connects when it is first needed.
+    pub fn new(fingerprint: String) -> Self {
+        Self { lanes: Default::default(), lane_of: Mutex::default(), fingerprint, allowed: AtomicBool::new(true) }
     }
 
     /// Applies items and moves the offset in one atomic step. `false`: nothing was done, or it is not known; the script is
@@ -131,7 +136,6 @@ impl Transactions {
             Some(ready) => (ready.live, vec![("DISCARD", Vec::new())]),
             None => (connection.open().await?, Vec::new()),
         };
-        // A script changes the marker where there is one: who watches one that is not there learns of nothing.
         pipeline.push(mark(call, "looked at"));
         let first = pipeline.len();
         pipeline.extend(look(call));
@@ -150,6 +154,8 @@ impl Transactions {
         let next = call.next.to_string();
         let mut pipeline = commands;
         pipeline.push(("HSET", [call.key, &call.partition.to_string(), &next].map(Value::from).to_vec()));
+        // A hash that was deleted or evicted is made anew here, and must be known as this connector's.
+        pipeline.push(("HSETNX", [call.key, FINGERPRINT, &self.fingerprint].map(Value::from).to_vec()));
         pipeline.push(mark(call, &next));
         let queued = pipeline.len();
         pipeline.push(("EXEC", Vec::new()));
@@ -160,20 +166,27 @@ impl Transactions {
             Some(Ok(Value::Array(effects))) => effects.len() == queued,
             _ => false,
         };
-        Ok((done, looked(live, answers.get(queued + 1..).unwrap_or_default(), call)))
+        if !done {
+            return Ok((false, None));
+        }
+        Ok((true, looked(live, answers.get(queued + 1..).unwrap_or_default(), call)))
     }
 
-    /// Where transactions are forbidden, only scripts are made from then on.
-    fn notice(&self, answers: &[Result<Value, Error>]) {
-        let forbidden =
-            answers.iter().find_map(|answer| answer.as_ref().err().filter(|e| e.details().starts_with("NOPERM")));
-        if let Some(error) = forbidden
-            && self.allowed.swap(false, Relaxed)
-        {
+    /// Only scripts are made from now on, since this is not allowed.
+    pub fn forbid(&self, refused: &str) {
+        if self.allowed.swap(false, Relaxed) {
             warn!(
-                %error,
-                "this user may not make transactions, so scripts are used, which cost Redis more: grant WATCH, MULTI, EXEC and DISCARD"
+                refused,
+                "this user may not make transactions, so scripts are used, which cost Redis more: grant {}",
+                NEEDED.join(", ")
             );
+        }
+    }
+
+    fn notice(&self, answers: &[Result<Value, Error>]) {
+        let errors = answers.iter().filter_map(|answer| answer.as_ref().err());
+        if let Some(error) = errors.map(Error::details).find(|text| text.starts_with("NOPERM")) {
+            self.forbid(error);
         }
     }
 
@@ -191,20 +204,48 @@ fn mark(call: &Call<'_>, text: &str) -> Request {
 }
 
 /// What begins a transaction.
-fn look(call: &Call<'_>) -> [Request; 3] {
+fn look(call: &Call<'_>) -> [Request; 4] {
+    let marker = marker(call.key, call.partition);
     [
-        ("WATCH", vec![marker(call.key, call.partition).into()]),
+        ("WATCH", vec![marker.as_str().into()]),
+        ("EXISTS", vec![marker.into()]),
         ("HGET", vec![call.key.into(), call.partition.to_string().into()]),
         ("MULTI", Vec::new()),
     ]
 }
 
-/// `None` unless each of the three was done.
 fn looked(live: Live, answers: &[Result<Value, Error>], call: &Call<'_>) -> Option<Ready> {
-    let [Ok(watch), Ok(position), Ok(multi)] = answers else { return None };
-    if !watch.is_ok() || !multi.is_ok() {
-        return None;
-    }
-    let position = position.as_string().unwrap_or_default();
+    let position = position(answers)?;
     Some(Ready { live, partition: call.partition.clone(), position, since: Instant::now() })
+}
+
+/// The position that was seen, empty for none; `None` unless a transaction was begun that will notice when it moves.
+fn position(answers: &[Result<Value, Error>]) -> Option<String> {
+    let [Ok(watch), Ok(marker), Ok(position), Ok(multi)] = answers else { return None };
+    // A script changes the marker where there is one: who watches one that is not there learns of nothing. It may have gone
+    // since we made it, however short the time seems to us: a process, or the whole machine, may have stood still.
+    let guarded = watch.is_ok() && marker.as_i64() == Some(1);
+    (guarded && multi.is_ok()).then(|| position.as_string().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use fred::error::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_transaction_begins_only_under_a_guard() {
+        let ok = || Ok(Value::from("OK"));
+        let look = |marker: i64, stored: Value| vec![ok(), Ok(Value::from(marker)), Ok(stored), ok()];
+        assert_eq!(position(&look(1, "7".into())), Some("7".to_owned()));
+        assert_eq!(position(&look(1, Value::Null)), Some(String::new()));
+        assert_eq!(position(&look(0, "7".into())), None, "there is no marker");
+        for refused in 0..4 {
+            let mut answers = look(1, "7".into());
+            answers[refused] = Err(Error::new(ErrorKind::Unknown, "NOPERM"));
+            assert_eq!(position(&answers), None);
+        }
+        assert_eq!(position(&look(1, "7".into())[..3]), None);
+    }
 }

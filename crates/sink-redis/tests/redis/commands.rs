@@ -13,6 +13,8 @@ struct Case {
     read: &'static str,
     /// What is seen at first, after the first record, the second one, and a tombstone.
     seen: [&'static str; 4],
+    /// Puts something beside it into `k` before the tombstone, which leaves it there or takes it along; empty for nothing.
+    beside: &'static str,
     records: [&'static str; 2],
 }
 
@@ -25,6 +27,7 @@ const CASES: &[Case] = &[
         obstacle: "",
         read: "GET k",
         seen: ["nil", "1", "2", "nil"],
+        beside: "",
         records: ["1", "2"],
     },
     Case {
@@ -32,6 +35,7 @@ const CASES: &[Case] = &[
         obstacle: "",
         read: "GET k",
         seen: ["nil", "1", "1", "nil"],
+        beside: "",
         records: ["1", "2"],
     },
     Case {
@@ -39,6 +43,7 @@ const CASES: &[Case] = &[
         obstacle: "",
         read: "GET k",
         seen: ["nil", "nil", "nil", "nil"],
+        beside: "",
         records: ["1", "2"],
     },
     Case {
@@ -46,6 +51,7 @@ const CASES: &[Case] = &[
         obstacle: LIST,
         read: "GET k",
         seen: ["nil", "5", "3", "nil"],
+        beside: "",
         records: [r#"{"n":5}"#, r#"{"n":-2}"#],
     },
     Case {
@@ -53,6 +59,7 @@ const CASES: &[Case] = &[
         obstacle: STRING,
         read: "GET k",
         seen: ["nil", "1", "2", "nil"],
+        beside: "",
         records: ["x", "y"],
     },
     Case {
@@ -60,20 +67,39 @@ const CASES: &[Case] = &[
         obstacle: LIST,
         read: "GET k",
         seen: ["nil", "0.5", "3", "nil"],
+        beside: "",
         records: ["0.5", "25e-1"],
     },
     Case {
         settings: &[("CONNECT_REDIS_COMMAND", "hset")],
         obstacle: STRING,
-        read: "HMGET k a b.c n",
-        seen: ["nil nil nil", "1 x nil", "2 x 7", "nil nil nil"],
+        read: "HMGET k a b.c n kept",
+        seen: ["nil nil nil nil", "1 x nil nil", "2 x 7 nil", "nil nil nil nil"],
+        beside: "HSET k kept 1",
         records: [r#"{"a":1,"b":{"c":"x"},"n":null}"#, r#"{"a":2,"n":7}"#],
+    },
+    Case {
+        settings: &[("CONNECT_REDIS_COMMAND", "hset"), ("CONNECT_REDIS_SEPARATOR", ":")],
+        obstacle: STRING,
+        read: "HMGET k b:c:d b.c.d",
+        seen: ["nil nil", "x nil", "y nil", "nil nil"],
+        beside: "",
+        records: [r#"{"b":{"c":{"d":"x"}}}"#, r#"{"b":{"c":{"d":"y"}}}"#],
+    },
+    Case {
+        settings: &[("CONNECT_REDIS_COMMAND", "hset"), ("CONNECT_REDIS_NESTED", "json")],
+        obstacle: STRING,
+        read: "HMGET k b b.c",
+        seen: ["nil nil", r#"{"c":"x"} nil"#, r#"{"c":"y"} nil"#, "nil nil"],
+        beside: "",
+        records: [r#"{"b":{"c":"x"}}"#, r#"{"b":{"c":"y"}}"#],
     },
     Case {
         settings: &[("CONNECT_REDIS_COMMAND", "hset"), ("CONNECT_REDIS_FIELDS", "a,b.c")],
         obstacle: STRING,
-        read: "HMGET k a b.c n",
-        seen: ["nil nil nil", "1 x nil", "2 nil nil", "nil nil nil"],
+        read: "HMGET k a b.c n kept",
+        seen: ["nil nil nil nil", "1 x nil nil", "2 nil nil nil", "nil nil nil nil"],
+        beside: "HSET k kept 1",
         records: [r#"{"a":1,"b":{"c":"x"}}"#, r#"{"a":2,"n":7}"#],
     },
     Case {
@@ -83,15 +109,17 @@ const CASES: &[Case] = &[
             ("CONNECT_REDIS_HASH_TOMBSTONE", "fields"),
         ],
         obstacle: STRING,
-        read: "HGET k a",
-        seen: ["nil", "1", "2", "nil"],
+        read: "HMGET k a kept",
+        seen: ["nil nil", "1 nil", "2 nil", "nil 1"],
+        beside: "HSET k kept 1",
         records: [r#"{"a":1}"#, r#"{"a":2}"#],
     },
     Case {
         settings: &[("CONNECT_REDIS_COMMAND", "hset"), ("CONNECT_REDIS_FIELD", "f{topic}")],
         obstacle: STRING,
-        read: "HGET k fevents",
-        seen: ["nil", "1", "2", "nil"],
+        read: "HMGET k fevents kept",
+        seen: ["nil nil", "1 nil", "2 nil", "nil 1"],
+        beside: "HSET k kept 1",
         records: ["1", "2"],
     },
     Case {
@@ -99,6 +127,7 @@ const CASES: &[Case] = &[
         obstacle: STRING,
         read: "LRANGE k 0 -1",
         seen: ["", "1", "1 2", ""],
+        beside: "",
         records: ["1", "2"],
     },
     Case {
@@ -106,6 +135,7 @@ const CASES: &[Case] = &[
         obstacle: STRING,
         read: "LRANGE k 0 -1",
         seen: ["", "1", "2 1", ""],
+        beside: "",
         records: ["1", "2"],
     },
     Case {
@@ -113,6 +143,7 @@ const CASES: &[Case] = &[
         obstacle: STRING,
         read: "LRANGE k 0 -1",
         seen: ["", "1", "2", ""],
+        beside: "",
         records: ["1", "2"],
     },
     Case {
@@ -120,20 +151,23 @@ const CASES: &[Case] = &[
         obstacle: STRING,
         read: "LRANGE k 0 -1",
         seen: ["", "1", "2", ""],
+        beside: "",
         records: ["1", "2"],
     },
     Case {
         settings: &[("CONNECT_REDIS_COMMAND", "sadd"), ("CONNECT_REDIS_MEMBER", "{key}")],
         obstacle: STRING,
         read: "SMEMBERS k",
-        seen: ["", "k", "k", ""],
+        seen: ["", "k", "k", "kept"],
+        beside: "SADD k kept",
         records: ["1", "2"],
     },
     Case {
         settings: &[("CONNECT_REDIS_COMMAND", "zadd"), ("CONNECT_REDIS_SCORE", "{value}")],
         obstacle: STRING,
         read: "ZRANGE k 0 -1 WITHSCORES",
-        seen: ["", "k 7", "k 2.5", ""],
+        seen: ["", "k 7", "k 2.5", "kept 1"],
+        beside: "ZADD k 1 kept",
         records: ["7", "2.5"],
     },
     Case {
@@ -144,7 +178,8 @@ const CASES: &[Case] = &[
         ],
         obstacle: STRING,
         read: "ZRANGE k 0 -1 WITHSCORES",
-        seen: ["", "k 7", "k 7", ""],
+        seen: ["", "k 7", "k 7", "kept 1"],
+        beside: "ZADD k 1 kept",
         records: ["7", "2"],
     },
     Case {
@@ -155,14 +190,40 @@ const CASES: &[Case] = &[
         ],
         obstacle: STRING,
         read: "ZRANGE k 0 -1 WITHSCORES",
-        seen: ["", "k 7", "k 2", ""],
+        seen: ["", "k 7", "k 2", "kept 1"],
+        beside: "ZADD k 1 kept",
+        records: ["7", "2"],
+    },
+    Case {
+        settings: &[
+            ("CONNECT_REDIS_COMMAND", "zadd"),
+            ("CONNECT_REDIS_SCORE", "{value}"),
+            ("CONNECT_REDIS_CONDITION", "nx"),
+        ],
+        obstacle: STRING,
+        read: "ZRANGE k 0 -1 WITHSCORES",
+        seen: ["", "k 7", "k 7", "kept 1"],
+        beside: "ZADD k 1 kept",
+        records: ["7", "2"],
+    },
+    Case {
+        settings: &[
+            ("CONNECT_REDIS_COMMAND", "zadd"),
+            ("CONNECT_REDIS_SCORE", "{value}"),
+            ("CONNECT_REDIS_CONDITION", "xx"),
+        ],
+        obstacle: "",
+        read: "ZRANGE k 0 -1 WITHSCORES",
+        seen: ["", "", "", "kept 1"],
+        beside: "ZADD k 1 kept",
         records: ["7", "2"],
     },
     Case {
         settings: &[("CONNECT_REDIS_COMMAND", "zadd")],
         obstacle: STRING,
-        read: "ZSCORE k k",
-        seen: ["nil", "1700000000000", "1700000000000", "nil"],
+        read: "ZMSCORE k k kept",
+        seen: ["nil nil", "1700000000000 nil", "1700000000000 nil", "nil 1"],
+        beside: "ZADD k 1 kept",
         records: ["7", "2"],
     },
     Case {
@@ -170,6 +231,7 @@ const CASES: &[Case] = &[
         obstacle: STRING,
         read: "XLEN k",
         seen: ["0", "1", "2", "0"],
+        beside: "",
         records: [r#"{"a":1}"#, r#"{"a":2}"#],
     },
     Case {
@@ -177,6 +239,7 @@ const CASES: &[Case] = &[
         obstacle: STRING,
         read: "XLEN k",
         seen: ["0", "1", "2", "0"],
+        beside: "",
         records: ["1", "2"],
     },
     Case {
@@ -186,8 +249,35 @@ const CASES: &[Case] = &[
             ("CONNECT_REDIS_LATITUDE", "{value.at.1}"),
         ],
         obstacle: STRING,
+        read: "GEOHASH k k kept",
+        seen: ["nil nil", "u33dc0cppj0 nil", "u09tvw0f640 nil", "nil u33dc0cppj0"],
+        beside: "GEOADD k 13.405 52.52 kept",
+        records: [r#"{"at":[13.405,52.52]}"#, r#"{"at":[2.3522,48.8566]}"#],
+    },
+    Case {
+        settings: &[
+            ("CONNECT_REDIS_COMMAND", "geoadd"),
+            ("CONNECT_REDIS_LONGITUDE", "{value.at.0}"),
+            ("CONNECT_REDIS_LATITUDE", "{value.at.1}"),
+            ("CONNECT_REDIS_CONDITION", "nx"),
+        ],
+        obstacle: STRING,
         read: "GEOHASH k k",
-        seen: ["nil", "u33dc0cppj0", "u09tvw0f640", "nil"],
+        seen: ["nil", "u33dc0cppj0", "u33dc0cppj0", "nil"],
+        beside: "",
+        records: [r#"{"at":[13.405,52.52]}"#, r#"{"at":[2.3522,48.8566]}"#],
+    },
+    Case {
+        settings: &[
+            ("CONNECT_REDIS_COMMAND", "geoadd"),
+            ("CONNECT_REDIS_LONGITUDE", "{value.at.0}"),
+            ("CONNECT_REDIS_LATITUDE", "{value.at.1}"),
+            ("CONNECT_REDIS_CONDITION", "xx"),
+        ],
+        obstacle: "",
+        read: "GEOHASH k k",
+        seen: ["nil", "nil", "nil", "nil"],
+        beside: "",
         records: [r#"{"at":[13.405,52.52]}"#, r#"{"at":[2.3522,48.8566]}"#],
     },
     Case {
@@ -195,6 +285,7 @@ const CASES: &[Case] = &[
         obstacle: STRING,
         read: "PFCOUNT k",
         seen: ["0", "1", "2", "0"],
+        beside: "",
         records: ["1", "2"],
     },
 ];
@@ -229,6 +320,9 @@ async fn write_again_replay_and_tombstone() {
         let longer = [records[0].clone(), records[1].clone(), filler(2, case)];
         assert_eq!(superseded(&again.write(&batch(&again, Some(0), 0, &longer)).await.unwrap()), 2, "{what}");
         seen(2).await;
+        if !case.beside.is_empty() {
+            server.ask(case.beside).await;
+        }
         let deleted = [tombstone(3, "k")];
         assert_eq!(write(&again, 3, &deleted).await, Outcome::written(), "{what}");
         seen(3).await;
@@ -344,6 +438,26 @@ async fn a_sorted_set_keeps_its_highest_scores() {
     start(&sink).await;
     write(&sink, 0, &[record(0, "a", "1"), record(1, "b", "5"), record(2, "c", "3"), record(3, "d", "2")]).await;
     assert_eq!(server.ask("ZRANGE board 0 -1").await, "c b");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_stream_holds_the_fields_of_about_its_newest_entries() {
+    let server = Server::start().await;
+    let sink = server.sink_with(&[("CONNECT_REDIS_COMMAND", "xadd"), ("CONNECT_REDIS_TRIM", "1")]);
+    start(&sink).await;
+    let value = |offset: i64| format!(r#"{{"n":{offset},"at":{{"page":"/home"}},"left":null}}"#);
+    let records: Vec<Record> = (0..300).map(|offset| record(offset, "k", value(offset))).collect();
+    assert_eq!(write(&sink, 0, &records).await, Outcome::written());
+    let last = server.ask("XREVRANGE k + - COUNT 1").await;
+    assert_eq!(last.split_once(' ').unwrap().1, "n 299 at.page /home");
+    // The server removes whole nodes of a hundred.
+    let length: usize = server.ask("XLEN k").await.parse().unwrap();
+    assert!((1..=101).contains(&length), "{length}");
+    let named = server.sink_with(&[("CONNECT_REDIS_COMMAND", "xadd"), ("CONNECT_REDIS_FIELD", "raw")]);
+    write(&named, 300, &[record(300, "k", "text")]).await;
+    let last = server.ask("XREVRANGE k + - COUNT 1").await;
+    assert_eq!(last.split_once(' ').unwrap().1, "raw text");
 }
 
 #[tokio::test]

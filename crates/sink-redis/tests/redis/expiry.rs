@@ -33,6 +33,27 @@ async fn a_key_lives_as_long_as_its_record_says() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
+async fn what_is_not_to_be_written_over_outlives_a_record_that_came_too_late() {
+    let server = Server::start().await;
+    let sink = server.sink_with(&[("CONNECT_REDIS_TTL", "1h"), ("CONNECT_REDIS_CONDITION", "nx")]);
+    start(&sink).await;
+    server.ask("SET there former").await;
+    let records = [record(0, "there", "late"), record(1, "absent", "late")];
+    let outcome = sink.write(&batch(&sink, Some(0), 0, &records)).await.unwrap();
+    assert_eq!(outcome.exceptions(), [(0, Verdict::Expired), (1, Verdict::Expired)]);
+    assert_eq!(server.ask("MGET there absent").await, "former nil");
+    // With xx it is as without a condition.
+    server.ask("FLUSHALL").await;
+    let sink = server.sink_with(&[("CONNECT_REDIS_TTL", "1h"), ("CONNECT_REDIS_CONDITION", "xx")]);
+    start(&sink).await;
+    server.ask("SET there former").await;
+    let outcome = sink.write(&batch(&sink, Some(0), 0, &records)).await.unwrap();
+    assert_eq!(outcome.exceptions(), [(0, Verdict::Expired), (1, Verdict::Expired)]);
+    assert_eq!(server.ask("MGET there absent").await, "nil nil");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn a_replay_does_not_prolong_a_life() {
     let server = Server::start().await;
     let sink = server.sink_with(&[("CONNECT_REDIS_TTL", "1h")]);

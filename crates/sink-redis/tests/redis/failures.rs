@@ -162,6 +162,30 @@ async fn what_the_acl_forbids_is_fatal_and_nothing_is_lost() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
+async fn the_check_sees_what_the_acl_lacks_for_transactions() {
+    let server = Server::start().await;
+    let settings = [("CONNECT_REDIS_USERNAME", "narrow"), ("CONNECT_REDIS_PASSWORD", "pw"), ("CONNECT_REDIS_KEY", "a")];
+    // The key of the offsets, but not the markers beside it, which every script of a plain set names.
+    server.ask("ACL SETUSER narrow on >pw ~connect:offsets:test ~a +@all").await;
+    let message = fatal(server.sink_with(&settings).check().await);
+    assert!(message.contains("connect:offsets:test:{topic-0}") && message.contains("ACL"), "{message}");
+    let counting = [&settings[..], &[("CONNECT_REDIS_COMMAND", "incrby")]].concat();
+    assert_eq!(
+        server.sink_with(&counting).check().await,
+        Ok(()),
+        "a command that makes no transactions has no markers"
+    );
+    server.ask("ACL SETUSER narrow ~connect:offsets:test:*").await;
+    assert_eq!(server.sink_with(&settings).check().await, Ok(()));
+    // Without offsets in Redis a batch that is to be seen at once has no script to fall back on.
+    server.ask("ACL SETUSER narrow -multi").await;
+    let whole = [&settings[..], &[("CONNECT_REDIS_OFFSETS", "kafka"), ("CONNECT_REDIS_ATOMIC", "batch")]].concat();
+    let message = fatal(server.sink_with(&whole).check().await);
+    assert!(message.contains("MULTI"), "{message}");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn a_replica_is_waited_for() {
     let server = Server::start().await;
     let sink = server.sink();

@@ -1,8 +1,8 @@
 //! Each sentence about the guard: what is stored decides what a batch does.
 
-use connect_core::{Outcome, Sink, SinkError};
+use connect_core::{Outcome, Resume, Sink, SinkError};
 
-use crate::support::{Server, batch, record, start, superseded, tombstone, write};
+use crate::support::{Server, assigned, batch, record, start, superseded, tombstone, write};
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
@@ -51,6 +51,8 @@ async fn a_missing_offset_matches_only_the_expectation_of_none() {
     assert_eq!(server.ask("EXISTS a connect:offsets:test").await, "0", "nothing was written");
     assert_eq!(sink.write(&batch(&sink, None, 5, &records)).await, Ok(Outcome::written()));
     assert_eq!(server.stored().await, "6");
+    // It had been deleted since it was taken up: who makes it anew says whose it is.
+    assert_eq!(sink.resume(&assigned(None)).await, Ok(Resume::At(6)));
 }
 
 #[tokio::test]

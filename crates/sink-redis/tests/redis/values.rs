@@ -57,3 +57,19 @@ fn a_ttl_of_nothing_is_refused() {
         assert!(problems.contains("CONNECT_REDIS_TTL") && problems.contains("at least 1ms"), "{problems}");
     }
 }
+
+#[test]
+fn what_is_published_does_not_expire() {
+    use connect_core::config::Section;
+    for command in ["publish", "spublish"] {
+        for (name, value) in [
+            ("CONNECT_REDIS_TTL", "1h"),
+            ("CONNECT_REDIS_TTL_FROM", "header:expires"),
+            ("CONNECT_REDIS_TTL_FROM", "value.expires"),
+        ] {
+            let pairs = [("CONNECT_REDIS_URL", "redis://localhost"), ("CONNECT_REDIS_COMMAND", command), (name, value)];
+            let problems = sink_redis::RedisConfig::from_pairs(&pairs).unwrap_err().to_string();
+            assert!(problems.contains("what is published does not expire"), "{name}={value}: {problems}");
+        }
+    }
+}

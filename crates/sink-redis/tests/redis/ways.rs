@@ -68,6 +68,34 @@ async fn a_whole_batch_becomes_visible_at_once_where_that_is_asked_for() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
+async fn a_whole_batch_becomes_visible_at_once_without_offsets_in_redis_too() {
+    let server = Server::start().await;
+    for (atomic, transactions) in [("record", 0), ("batch", 2)] {
+        server.ask("FLUSHALL").await;
+        let sink = server.sink_with(&[("CONNECT_REDIS_ATOMIC", atomic), ("CONNECT_REDIS_OFFSETS", "kafka")]);
+        assert_eq!(sink.check().await, Ok(()));
+        server.ask("CONFIG RESETSTAT").await;
+        let mut records: Vec<_> = (0..1_000).map(|i| record(i, &format!("k{i}"), "v")).collect();
+        records[700] = tombstone(700, "k3");
+        assert_eq!(sink.write(&batch(&sink, None, 0, &records)).await, Ok(Outcome::written()));
+        assert_eq!(server.ask("MGET k3 k4").await, "nil v");
+        // A set behind a delete of the same key: a third command.
+        records[900] = record(900, "k3", "v");
+        assert_eq!(sink.write(&batch(&sink, None, 0, &records)).await, Ok(Outcome::written()));
+        // One command alone is atomic by itself.
+        assert_eq!(sink.write(&batch(&sink, None, 0, &records[..500])).await, Ok(Outcome::written()));
+        assert_eq!(server.ask("MGET k3 k4").await, "v v");
+        let commands = server.ask("INFO commandstats").await;
+        let calls = |name: &str, count: usize| {
+            let found = commands.contains(&format!("cmdstat_{name}:calls={count},"));
+            if count == 0 { !commands.contains(&format!("cmdstat_{name}:")) } else { found }
+        };
+        assert!(calls("multi", transactions) && calls("exec", transactions) && calls("mset", 4), "{commands}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn without_offsets_in_redis_nothing_is_kept_there() {
     let server = Server::start().await;
     let sink = server.sink_with(&[("CONNECT_REDIS_OFFSETS", "kafka"), ("CONNECT_REDIS_COMMAND", "rpush")]);
