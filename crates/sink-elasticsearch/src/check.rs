@@ -1,5 +1,8 @@
 //! Can the cluster be used with these settings? Changes nothing.
 
+mod deletes;
+mod scripts;
+
 use connect_core::SinkError;
 use elasticsearch::http::Method;
 use serde_json::{Value, json};
@@ -10,18 +13,16 @@ use crate::errors::{Refusal, of_request};
 use crate::nodes::{Reply, Request};
 use crate::sink::ElasticsearchSink;
 
-/// A delete is forgotten after `index.gc_deletes`; a request that is held up for longer brings its document back.
-const ENOUGH_MINUTES: f64 = 10.0;
-
 pub(crate) async fn check(sink: &ElasticsearchSink) -> Result<(), SinkError> {
     proxy_variables(sink);
     let version = version(sink).await?;
     info!(server = version, needs = needs(sink), "the cluster answers");
+    scripts::check(sink).await?;
     privileges(sink).await?;
     alias(sink).await?;
     pipeline(sink).await?;
     template(sink).await?;
-    deletes(sink).await?;
+    deletes::check(sink).await?;
     if sink.config.action == Action::Create && sink.config.id.is_none() {
         warn!(
             "with CONNECT_ELASTICSEARCH_ACTION=create the first record of a key makes the document and the later ones count \
@@ -37,7 +38,7 @@ fn needs(sink: &ElasticsearchSink) -> String {
     if sink.config.guards_by_offset() || sink.config.version() != VersionFrom::None {
         needs.push("external versions");
     }
-    if matches!(sink.config.action, Action::Update | Action::Script) && sink.config.update_guard.0.is_some() {
+    if sink.scripts() {
         needs.push("Painless scripts");
     }
     if sink.config.pipeline.is_some() {
@@ -228,48 +229,6 @@ async fn template(sink: &ElasticsearchSink) -> Result<(), SinkError> {
     Ok(())
 }
 
-/// Tells how long deletes are remembered, where that is too short.
-async fn deletes(sink: &ElasticsearchSink) -> Result<(), SinkError> {
-    if !sink.deletes() || sink.config.version() == VersionFrom::None {
-        return Ok(());
-    }
-    let path = format!("{}/_settings/index.gc_deletes", index_patterns(sink).join(","));
-    let query = [("flat_settings", "true"), ("include_defaults", "true"), ("ignore_unavailable", "true")];
-    let reply = sink.nodes.send(&Request::get(&path, &query)).await?;
-    if reply.status != 200 {
-        return Ok(());
-    }
-    for (index, settings) in json_of(&reply).as_object().into_iter().flatten() {
-        let set = &settings["settings"]["index.gc_deletes"];
-        let value = set.as_str().or_else(|| settings["defaults"]["index.gc_deletes"].as_str()).unwrap_or("60s");
-        if minutes(value).is_some_and(|minutes| minutes < ENOUGH_MINUTES) {
-            warn!(
-                index,
-                gc_deletes = value,
-                "this index forgets deletes soon: a request that is held up for longer than that brings a deleted document \
-                 back; set index.gc_deletes to 1h"
-            );
-        } else {
-            info!(index, gc_deletes = value, "deletes are remembered long enough");
-        }
-    }
-    Ok(())
-}
-
-/// A duration as the server writes it.
-fn minutes(text: &str) -> Option<f64> {
-    let unit = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.' && letter != '-')?;
-    let number: f64 = text[..unit].parse().ok()?;
-    Some(match &text[unit..] {
-        "ms" => number / 60_000.0,
-        "s" => number / 60.0,
-        "m" => number,
-        "h" => number * 60.0,
-        "d" => number * 1_440.0,
-        _ => return None,
-    })
-}
-
 fn json_of(reply: &Reply) -> Value {
     serde_json::from_slice(&reply.body).unwrap_or_default()
 }
@@ -296,14 +255,5 @@ mod tests {
         assert_eq!(patterns("logs-{topic}", &["^a.*"]), ["logs-*"]);
         assert_eq!(patterns("plain", &["a", "b"]), ["plain"]);
         assert_eq!(patterns("a{key}b", &["a"]), ["a*b"]);
-    }
-
-    #[test]
-    fn durations_are_read_as_the_server_writes_them() {
-        for (text, value) in
-            [("60s", Some(1.0)), ("1h", Some(60.0)), ("500ms", Some(1.0 / 120.0)), ("-1", None), ("x", None)]
-        {
-            assert_eq!(minutes(text), value, "{text}");
-        }
     }
 }

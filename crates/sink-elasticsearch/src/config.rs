@@ -141,6 +141,7 @@ section! {
         /// Bearer token.
         pub token: Option<SecretString>,
         /// PEM file with the authority that signed the server's certificate; well-known authorities if unset.
+        /// Read again when it changes.
         pub ca_file: Option<FilePath>,
         /// PEM file with the client's certificate. Read again when it changes.
         pub cert_file: Option<FilePath>,
@@ -148,6 +149,10 @@ section! {
         pub key_file: Option<FilePath>,
         /// An HTTP proxy. Those that the usual variables name (HTTPS_PROXY …) are not used.
         pub proxy: Option<HttpUrl>,
+        /// Name of the user at that proxy.
+        pub proxy_username: Option<String>,
+        /// Password of the user at that proxy.
+        pub proxy_password: Option<SecretString>,
         /// Whether requests are compressed: worth it where the network costs more than the CPU.
         pub gzip: bool = "false",
         /// How long one request may take; not longer than CONNECT_WRITE_TIMEOUT, of which it is two thirds if not given.
@@ -188,6 +193,12 @@ section! {
     }
     rule (cert_file, key_file) {
         (cert_file.is_some() != key_file.is_some()).then(|| "set both or neither".to_owned())
+    }
+    rule (proxy_username, proxy_password) {
+        (proxy_username.is_some() != proxy_password.is_some()).then(|| "set both or neither".to_owned())
+    }
+    rule (proxy, proxy_username) {
+        (proxy.is_none() && proxy_username.is_some()).then(|| "there is no proxy".to_owned())
     }
     rule (timeout) {
         timeout.is_some_and(|timeout| timeout.is_zero()).then(|| "must be longer than 0s".to_owned())
@@ -239,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_version_with_an_action_that_takes_none_is_refused() {
-        for action in ["create", "update"] {
+        for action in ["create", "update", "script"] {
             for version in ["offset", "timestamp", "header:v"] {
                 let problem =
                     read(&[("CONNECT_ELASTICSEARCH_ACTION", action), ("CONNECT_ELASTICSEARCH_VERSION", version)])
@@ -247,6 +258,8 @@ mod tests {
                 assert!(problem.contains("CONNECT_ELASTICSEARCH_ACTION"), "{problem}");
                 assert!(problem.contains("refuses a version"), "{problem}");
             }
+        }
+        for action in ["create", "update"] {
             read(&[("CONNECT_ELASTICSEARCH_ACTION", action), ("CONNECT_ELASTICSEARCH_VERSION", "none")]).unwrap();
         }
     }
@@ -276,6 +289,16 @@ mod tests {
             ),
             (&[("CONNECT_ELASTICSEARCH_VERSION", "header:")][..], "name of the header is missing"),
             (&[("CONNECT_ELASTICSEARCH_UPDATE_GUARD", "_x")][..], "underscore"),
+            (&[("CONNECT_ELASTICSEARCH_PROXY", "http://me:hunter2@proxy")][..], "_USERNAME and _PASSWORD"),
+            (
+                &[("CONNECT_ELASTICSEARCH_PROXY", "http://proxy"), ("CONNECT_ELASTICSEARCH_PROXY_USERNAME", "me")][..],
+                "set both",
+            ),
+            (
+                &[("CONNECT_ELASTICSEARCH_PROXY_USERNAME", "me"), ("CONNECT_ELASTICSEARCH_PROXY_PASSWORD", "hunter2")]
+                    [..],
+                "no proxy",
+            ),
             (&[("CONNECT_ELASTICSEARCH_TIMEOUT", "0s")][..], "longer than 0s"),
             (&[("CONNECT_ELASTICSEARCH_URLS", "es:9200")][..], "http://"),
         ] {

@@ -52,6 +52,12 @@ pub(crate) fn of_item(kind: Kind, item: &ItemAnswer, epoch: Option<u16>) -> Fate
     {
         return Fate::Fatal(epoch::left_behind(theirs, ours));
     }
+    if let Some(words) = forbidden_script(cause) {
+        return Fate::Fatal(format!(
+            "the cluster does not run the script of an update: {words}. Change its settings (script.allowed_types, \
+             script.allowed_contexts, script.max_size_in_bytes), or choose {WITHOUT_SCRIPT}"
+        ));
+    }
     let reason = describe(cause);
     match item.status {
         // Two updates met: the later one has to see what the earlier one wrote.
@@ -61,10 +67,7 @@ pub(crate) fn of_item(kind: Kind, item: &ItemAnswer, epoch: Option<u16>) -> Fate
         404 if kind == Kind::Delete && cause.kind == "index_not_found_exception" => Fate::Written,
         401 => Fate::Fatal(credentials(&reason)),
         403 if !is_blocked(cause) => Fate::Fatal(privileges(&reason)),
-        400 if is_missing_script_language(cause) => Fate::Fatal(format!(
-            "the cluster has no Painless, which guards updates: {reason}. Install it (it is a part of every ordinary \
-             installation), or choose CONNECT_ELASTICSEARCH_UPDATE_GUARD=none and accept that a replay can regress documents"
-        )),
+        400 if is_missing_script_language(cause) => Fate::Fatal(no_painless(&reason)),
         400 if is_compile_error(cause) => {
             Fate::Fatal(format!("the script can't be compiled: {reason}. Mend CONNECT_ELASTICSEARCH_SCRIPT_FILE"))
         }
@@ -99,6 +102,18 @@ pub(crate) fn of_request(status: u16, body: &[u8]) -> Refusal {
         )),
         _ => Refusal::Error(SinkError::transient("server", format!("the server failed: {reason}"))),
     }
+}
+
+/// What is left without scripts.
+const WITHOUT_SCRIPT: &str = "CONNECT_ELASTICSEARCH_ACTION=update with CONNECT_ELASTICSEARCH_UPDATE_GUARD=none and accept that a \
+    replay can regress documents";
+
+/// Painless is missing, and the action needs it.
+pub(crate) fn no_painless(reason: &str) -> String {
+    format!(
+        "the cluster has no Painless, which the action needs: {reason}. Install it (it is a part of every ordinary \
+         installation), or choose {WITHOUT_SCRIPT}"
+    )
 }
 
 fn credentials(reason: &str) -> String {
@@ -167,15 +182,16 @@ fn is_about_an_action(cause: &Cause) -> bool {
         && !is_about_the_cluster(cause)
 }
 
-/// Errors with status 400 that a person mends in the cluster: no record is to blame for them.
+/// Errors with status 400 that a person mends in the cluster, or that pass: no record is to blame for them.
 fn is_about_the_cluster(cause: &Cause) -> bool {
-    let reason = cause.reason.as_deref().unwrap_or_default();
     cause.kind == "index_closed_exception"
-        || reason.contains("pipeline with id [")
+        || says(cause, "pipeline with id [")
         // An alias of several indices has to say which one is written to.
-        || reason.contains("no write index is defined for alias")
+        || says(cause, "no write index is defined for alias")
         // The limit on shards.
-        || (cause.kind == "validation_exception" && reason.contains("shards"))
+        || (cause.kind == "validation_exception" && cause.reason.as_deref().unwrap_or_default().contains("shards"))
+        // Too many scripts were compiled within a while; an update wraps it into an error of its own.
+        || any(cause, |cause| cause.kind == "circuit_breaking_exception")
 }
 
 /// A guarded update whose predecessor the server has not taken; see `update.rs`.
@@ -193,19 +209,18 @@ fn is_blocked(cause: &Cause) -> bool {
     cause.kind == "cluster_block_exception"
 }
 
-fn any(cause: &Cause, test: impl Fn(&Cause) -> bool) -> bool {
-    let mut next = Some(cause);
-    while let Some(cause) = next {
-        if test(cause) {
-            return true;
-        }
-        next = cause.caused_by.as_deref();
-    }
-    false
+fn is_missing_script_language(cause: &Cause) -> bool {
+    any(cause, |cause| says(cause, "script_lang not supported"))
 }
 
-fn is_missing_script_language(cause: &Cause) -> bool {
-    any(cause, |cause| cause.reason.as_deref().is_some_and(|reason| reason.contains("script_lang not supported")))
+/// What the cluster's settings forbid about scripts, in the server's words.
+fn forbidden_script(cause: &Cause) -> Option<&str> {
+    let forbids = |cause: &&Cause| {
+        ["cannot execute [inline] scripts", "cannot execute scripts using [", "exceeded max allowed inline script size"]
+            .iter()
+            .any(|words| says(cause, words))
+    };
+    chain(cause).find(forbids)?.reason.as_deref()
 }
 
 fn is_compile_error(cause: &Cause) -> bool {
@@ -213,6 +228,20 @@ fn is_compile_error(cause: &Cause) -> bool {
         cause.kind == "script_exception"
             && cause.reason.as_deref().is_some_and(|reason| reason.contains("compile error"))
     })
+}
+
+/// Whether an error begins with these words. Further on it may quote a document or an id, which can say anything.
+fn says(cause: &Cause, words: &str) -> bool {
+    cause.kind == "illegal_argument_exception"
+        && cause.reason.as_deref().is_some_and(|reason| reason.starts_with(words))
+}
+
+fn any(cause: &Cause, test: impl Fn(&Cause) -> bool) -> bool {
+    chain(cause).any(test)
+}
+
+fn chain(cause: &Cause) -> impl Iterator<Item = &Cause> {
+    std::iter::successors(Some(cause), |cause| cause.caused_by.as_deref())
 }
 
 #[cfg(test)]

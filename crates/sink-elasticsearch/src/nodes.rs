@@ -1,6 +1,6 @@
 //! The nodes of the cluster: whose turn it is, and who is left alone for a while.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -20,7 +20,7 @@ use crate::config::ElasticsearchConfig;
 /// How long a node is left alone after its first failure; twice as long after each further one.
 const FIRST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(30);
-/// How often the client's certificate is looked at.
+/// How often the files for TLS are looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// An answer of any status.
@@ -61,7 +61,7 @@ pub(crate) struct Nodes {
     timeout: Duration,
     nodes: RwLock<Arc<[Node]>>,
     turn: AtomicUsize,
-    certificate: Mutex<Seen>,
+    files: Mutex<Seen>,
 }
 
 #[derive(Debug)]
@@ -78,7 +78,7 @@ struct Health {
     rests_until: Option<Instant>,
 }
 
-/// The client's certificate as it was when it was last looked at.
+/// The files for TLS as they were when they were last looked at.
 #[derive(Debug)]
 struct Seen {
     looked: Instant,
@@ -92,11 +92,11 @@ impl Nodes {
     /// A certificate or key that can't be used, named with its setting.
     pub(crate) fn new(config: ElasticsearchConfig, timeout: Duration) -> Result<Self, String> {
         let nodes = build(&config)?;
-        let certificate = Mutex::new(Seen { looked: Instant::now(), changed: changed(&config) });
-        Ok(Self { config, timeout, nodes: RwLock::new(nodes), turn: AtomicUsize::new(0), certificate })
+        let files = Mutex::new(Seen { looked: Instant::now(), changed: changed(&config) });
+        Ok(Self { config, timeout, nodes: RwLock::new(nodes), turn: AtomicUsize::new(0), files })
     }
 
-    /// Sends a request to the node whose turn it is, and to the others when it does not answer.
+    /// Sends a request to the node whose turn it is, and to the others when it does not answer or has no cluster.
     ///
     /// # Errors
     /// `Transient` when no node answers; the request may have been taken all the same.
@@ -105,10 +105,16 @@ impl Nodes {
         let nodes = Arc::clone(&self.nodes.read().unwrap_or_else(PoisonError::into_inner));
         let turn = self.turn.fetch_add(1, Relaxed);
         let order = order(&nodes, turn);
-        let mut error = SinkError::transient("connection", "CONNECT_ELASTICSEARCH_URLS is empty");
+        let mut last = Err(SinkError::transient("connection", "CONNECT_ELASTICSEARCH_URLS is empty"));
         for index in order {
             let node = &nodes[index];
             match self.ask(node, request).await {
+                // A gateway without a server behind it, a node without its cluster: another one may be better off.
+                Ok(reply) if matches!(reply.status, 502 | 503) => {
+                    node.failed();
+                    warn!(node = node.url, status = reply.status, "Elasticsearch can't be used there");
+                    last = Ok(reply);
+                }
                 Ok(reply) => {
                     node.answered();
                     return Ok(reply);
@@ -117,7 +123,7 @@ impl Nodes {
                     node.failed();
                     warn!(node = node.url, "no answer from Elasticsearch: {message}");
                     let reason = if timed_out { "timeout" } else { "connection" };
-                    error = SinkError::transient(reason, format!("{}: {message}", node.url));
+                    last = Err(SinkError::transient(reason, format!("{}: {message}", node.url)));
                     // The time of this write is used up.
                     if timed_out {
                         break;
@@ -125,7 +131,7 @@ impl Nodes {
                 }
             }
         }
-        Err(error)
+        last
     }
 
     async fn ask(&self, node: &Node, request: &Request<'_>) -> Result<Reply, (bool, String)> {
@@ -155,12 +161,9 @@ impl Nodes {
         }
     }
 
-    /// Takes up the client's certificate anew when its files have changed.
+    /// Takes up certificates anew when their files have changed.
     fn renew(&self) {
-        if self.config.cert_file.is_none() {
-            return;
-        }
-        let mut seen = self.certificate.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.looked.elapsed() < LOOK_AGAIN {
             return;
         }
@@ -171,12 +174,12 @@ impl Nodes {
         }
         match build(&self.config) {
             Ok(nodes) => {
-                info!("the client's certificate has changed and is used from now on");
+                info!("the certificates have changed and are used from now on");
                 *self.nodes.write().unwrap_or_else(PoisonError::into_inner) = nodes;
                 seen.changed = now;
             }
             // A pair that is half written is whole the next time.
-            Err(problem) => warn!("the client's certificate has changed but can't be used yet: {problem}"),
+            Err(problem) => warn!("the certificates have changed but can't be used yet: {problem}"),
         }
     }
 }
@@ -207,20 +210,26 @@ fn order(nodes: &[Node], turn: usize) -> Vec<usize> {
     order
 }
 
+fn files(config: &ElasticsearchConfig) -> impl Iterator<Item = &Path> {
+    [&config.ca_file, &config.cert_file, &config.key_file].into_iter().flatten().map(|file| &**file)
+}
+
 fn changed(config: &ElasticsearchConfig) -> Vec<Option<SystemTime>> {
-    let files = [&config.cert_file, &config.key_file].into_iter().flatten();
-    files.map(|file| std::fs::metadata(&**file).and_then(|data| data.modified()).ok()).collect()
+    files(config).map(|file| std::fs::metadata(file).and_then(|data| data.modified()).ok()).collect()
 }
 
 fn build(config: &ElasticsearchConfig) -> Result<Arc<[Node]>, String> {
-    let read = |setting: &str, file: &std::path::Path| {
+    let read = |setting: &str, file: &Path| {
         std::fs::read(file).map_err(|error| format!("{setting}={}: {error}", file.display()))
     };
     let mut nodes = Vec::new();
     for url in config.urls.iter() {
         let mut builder = TransportBuilder::new(SingleNodeConnectionPool::new(url.0.clone())).enable_meta_header(false);
         builder = match &config.proxy {
-            Some(proxy) => builder.proxy(proxy.0.clone(), None, None),
+            Some(proxy) => {
+                let password = config.proxy_password.as_ref().map(|password| password.expose_secret().to_owned());
+                builder.proxy(proxy.0.clone(), config.proxy_username.as_deref(), password.as_deref())
+            }
             None => builder.disable_proxy(),
         };
         if let Some(file) = &config.ca_file {
@@ -234,13 +243,10 @@ fn build(config: &ElasticsearchConfig) -> Result<Arc<[Node]>, String> {
             pem.extend(read("CONNECT_ELASTICSEARCH_CERT_FILE", certificate)?);
             builder = builder.auth(Credentials::Certificate(ClientCertificate::Pem(pem)));
         }
-        let files: Vec<PathBuf> = [&config.ca_file, &config.cert_file, &config.key_file]
-            .into_iter()
-            .flatten()
-            .map(|file| file.to_path_buf())
-            .collect();
-        let transport =
-            builder.build().map_err(|error| format!("the files {files:?} can't be used for TLS: {error}"))?;
+        let transport = builder.build().map_err(|error| {
+            let files: Vec<_> = files(config).collect();
+            format!("the files {files:?} can't be used for TLS: {error}")
+        })?;
         if let Some(credentials) = credentials(config) {
             // The certificate stays: it belongs to the connection, these to the request.
             transport.set_auth(credentials);
@@ -280,52 +286,5 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use connect_core::config::Section;
-
-    use super::*;
-
-    fn nodes(urls: &str) -> Nodes {
-        let config = ElasticsearchConfig::from_pairs(&[("CONNECT_ELASTICSEARCH_URLS", urls)]).unwrap();
-        Nodes::new(config, Duration::from_secs(20)).unwrap()
-    }
-
-    #[test]
-    fn nodes_take_turns_and_one_that_failed_comes_last() {
-        let nodes = nodes("http://a,http://b,http://c");
-        let nodes = nodes.nodes.read().unwrap();
-        assert_eq!(order(&nodes, 0), [0, 1, 2]);
-        assert_eq!(order(&nodes, 4), [1, 2, 0]);
-        nodes[1].failed();
-        assert_eq!(order(&nodes, 4), [2, 0, 1]);
-        nodes[2].failed();
-        nodes[2].failed();
-        assert_eq!(order(&nodes, 2), [0, 1, 2], "the one that rests longer comes last");
-        nodes[1].answered();
-        assert_eq!(order(&nodes, 1), [1, 0, 2]);
-    }
-
-    #[tokio::test]
-    async fn a_node_that_is_down_costs_nothing_but_a_try() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let up = listener.local_addr().unwrap();
-        let down = {
-            let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            closed.local_addr().unwrap()
-        };
-        let server = tokio::spawn(async move {
-            use tokio::io::{AsyncReadExt, AsyncWriteExt};
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut request = [0; 1024];
-            let _ = stream.read(&mut request).await.unwrap();
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
-        });
-        let nodes = nodes(&format!("http://{down},http://{up}"));
-        let reply = nodes.send(&Request::get("", &[])).await.unwrap();
-        assert_eq!((reply.status, &reply.body[..]), (200, &b"{}"[..]));
-        server.await.unwrap();
-        let nodes = nodes.nodes.read().unwrap();
-        assert!(nodes[0].health().rests_until.is_some());
-        assert!(nodes[1].health().rests_until.is_none());
-    }
-}
+#[path = "nodes_tests.rs"]
+mod tests;

@@ -68,6 +68,14 @@ fn every_target_comes_from_a_template() {
 }
 
 #[test]
+fn a_tombstone_whose_document_only_a_value_could_name_is_rejected() {
+    for setting in ["INDEX", "ID", "ROUTING"] {
+        lines(&[(setting, "{value.x}")], &record(Some(r#"{"x":"x"}"#))).unwrap();
+        lines(&[(setting, "{value.x}")], &record(None)).unwrap_err();
+    }
+}
+
+#[test]
 fn an_update_and_a_delete_of_one_document_have_one_target() {
     let mapper = mapper(&[("ROUTING", "{key}")]);
     let index = mapper.prepare(&record(Some("{}"))).unwrap();

@@ -157,6 +157,11 @@ impl ElasticsearchSink {
         self.context.settings.tombstones == Tombstones::Delete && !generated && !guarded
     }
 
+    /// Whether documents are changed by a script here.
+    pub(crate) fn scripts(&self) -> bool {
+        self.mapper.around().is_some_and(Update::is_script)
+    }
+
     /// Why items are sent again, which the framework doesn't know.
     fn say(&self, reason: &str) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use connect_core::config::Section;
 use connect_core::{Settings, TopicPartition};
+use futures::FutureExt as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -302,4 +303,15 @@ async fn a_refusal_that_is_no_actions_fault_rejects_nothing() {
         let result = sink.write(&batch(&sink, &["{0}", "{1}"])).await;
         assert!(matches!(result, Err(SinkError::Transient { .. })), "{status}: {result:?}");
     }
+}
+
+#[tokio::test]
+async fn compression_leaves_the_network_its_thread() {
+    use std::io::Read as _;
+    let body = Bytes::from("{\"index\":{}}\n".repeat(100_000));
+    let mut compressing = Box::pin(compressed(body.clone()));
+    assert!(compressing.as_mut().now_or_never().is_none(), "it was done on the thread of whoever asked");
+    let mut read = Vec::new();
+    flate2::read::GzDecoder::new(&compressing.await.unwrap()[..]).read_to_end(&mut read).unwrap();
+    assert_eq!(read, body);
 }

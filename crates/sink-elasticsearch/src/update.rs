@@ -100,6 +100,11 @@ impl Update {
         Self { epoch, ..self }
     }
 
+    /// Whether it is a script, and no partial document.
+    pub(crate) fn is_script(&self) -> bool {
+        self.way != Way::Document
+    }
+
     /// Whether records that come late or again change nothing.
     pub(crate) fn is_guarded(&self) -> bool {
         self.way == Way::Guarded

@@ -1,18 +1,16 @@
 //! Whatever is killed or cut off, the documents end as the topic says.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use connect_core::{Record, Sink};
 use connect_testkit::dice::Dice;
 use connect_testkit::proxy::{Fault, Proxy};
-use elasticsearch::http::Method::Get;
 use tokio::time::{sleep, timeout};
 use xtask::effort::share;
 use xtask::elasticsearch_client::Client;
 
-use crate::load::{Load, PATIENCE, dice, until_begun};
-use crate::support::{Shared, batch, every_version, node, opensearch, record, sink, tombstone, unique, write};
+use crate::load::{Load, PATIENCE, dice, until_begun, writes};
+use crate::support::{Shared, address, batch, every_version, node, opensearch, record, sink, tombstone, unique, write};
 
 /// Records a second: a rate keeps the work going while it is killed.
 const RATE: u64 = 4_000;
@@ -53,13 +51,6 @@ async fn killed(server: &Shared, action: &str, dice: &Dice) {
     }
     println!("{done} of {records} records were written in {kills} lives");
     load.ends_right(load.start(), &server.client).await;
-}
-
-/// How often something was written to an index, or deleted.
-async fn writes(client: &Client, index: &str) -> u64 {
-    let (_, stats) = client.send(Get, &format!("{index}/_stats/indexing"), "").await.unwrap();
-    let indexing = &stats["_all"]["primaries"]["indexing"];
-    ["index_total", "delete_total"].iter().filter_map(|name| indexing[*name].as_u64()).sum()
 }
 
 #[tokio::test]
@@ -175,8 +166,4 @@ impl Late {
         };
         timeout(Duration::from_secs(60), landed).await.expect("the late request lands");
     }
-}
-
-fn address(url: &str) -> SocketAddr {
-    url.trim_start_matches("http://").parse().unwrap()
 }

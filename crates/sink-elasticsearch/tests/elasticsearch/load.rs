@@ -135,3 +135,10 @@ pub async fn until_begun(load: &Load, client: &Client) {
     };
     tokio::time::timeout(PATIENCE, begun).await.unwrap_or_else(|_| panic!("nothing arrives:\n{}", load.logged()));
 }
+
+/// How often something was written to an index, or deleted.
+pub async fn writes(client: &Client, index: &str) -> u64 {
+    let (_, stats) = client.send(Get, &format!("{index}/_stats/indexing"), "").await.unwrap();
+    let indexing = &stats["_all"]["primaries"]["indexing"];
+    ["index_total", "delete_total"].iter().filter_map(|name| indexing[*name].as_u64()).sum()
+}

@@ -3,6 +3,7 @@
 //! Tests run one at a time and share a server of each version: one takes a minute to start. Every run of the tests has
 //! Elasticsearch 9, and OpenSearch for what needs scripts; `cargo xtask test --nightly` has every version.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use bytes::Bytes;
@@ -57,15 +58,28 @@ pub async fn opensearch() -> &'static Shared {
 
 /// Runs a test on each version that has its turn.
 pub async fn every_version(test: impl AsyncFn(&'static Shared)) {
-    let on = async |server: &'static Shared| {
-        println!("{}", server.name);
-        test(server).await;
-    };
-    on(elasticsearch_9().await).await;
+    every_elasticsearch(&test).await;
     if effort::full() {
-        on(elasticsearch_8().await).await;
-        on(opensearch().await).await;
+        on(opensearch().await, &test).await;
     }
+}
+
+/// Runs a test on each version of Elasticsearch that has its turn.
+pub async fn every_elasticsearch(test: impl AsyncFn(&'static Shared)) {
+    on(elasticsearch_9().await, &test).await;
+    if effort::full() {
+        on(elasticsearch_8().await, &test).await;
+    }
+}
+
+async fn on(server: &'static Shared, test: &impl AsyncFn(&'static Shared)) {
+    println!("{}", server.name);
+    test(server).await;
+}
+
+/// Where a server without TLS listens.
+pub fn address(url: &str) -> SocketAddr {
+    url.trim_start_matches("http://").parse().unwrap()
 }
 
 /// A name that no other test uses.

@@ -5,7 +5,9 @@ use std::io::Write as _;
 use connect_core::{Sink, SinkError, Verdict};
 use elasticsearch::http::Method::{Get, Post, Put};
 
-use crate::support::{elasticsearch_9, every_version, record, rejected, sink, superseded, tombstone, unique, write};
+use crate::support::{
+    every_elasticsearch, every_version, record, rejected, sink, superseded, tombstone, unique, write,
+};
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
@@ -68,19 +70,22 @@ async fn a_data_stream_takes_creates_with_a_timestamp() {
     .await;
 }
 
+/// The node of OpenSearch that the tests have runs no pipelines.
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
 async fn a_pipeline_is_used_and_a_missing_one_is_no_records_fault() {
-    let server = elasticsearch_9().await;
-    let (index, pipeline) = (unique("piped"), unique("pipeline"));
-    let settings = [("INDEX", index.as_str()), ("PIPELINE", pipeline.as_str())];
-    let piped = sink(&server.url, &settings);
-    assert!(matches!(piped.check().await, Err(SinkError::Fatal(message)) if message.contains(&pipeline)));
-    let outcome = write(&piped, &[record(0, "a", "{}")]).await.unwrap();
-    assert_eq!(outcome.exceptions(), [(0, Verdict::Retry)]);
-    server.client.ask(Put, &format!("_ingest/pipeline/{pipeline}"), r#"{"processors":[]}"#).await.unwrap();
-    piped.check().await.unwrap();
-    assert_eq!(write(&piped, &[record(0, "a", "{}")]).await.unwrap().exceptions(), []);
+    every_elasticsearch(async |server| {
+        let (index, pipeline) = (unique("piped"), unique("pipeline"));
+        let settings = [("INDEX", index.as_str()), ("PIPELINE", pipeline.as_str())];
+        let piped = sink(&server.url, &settings);
+        assert!(matches!(piped.check().await, Err(SinkError::Fatal(message)) if message.contains(&pipeline)));
+        let outcome = write(&piped, &[record(0, "a", "{}")]).await.unwrap();
+        assert_eq!(outcome.exceptions(), [(0, Verdict::Retry)]);
+        server.client.ask(Put, &format!("_ingest/pipeline/{pipeline}"), r#"{"processors":[]}"#).await.unwrap();
+        piped.check().await.unwrap();
+        assert_eq!(write(&piped, &[record(0, "a", "{}")]).await.unwrap().exceptions(), []);
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -128,30 +133,34 @@ async fn reprocessing_after_a_mended_mapping_writes_everything_again_and_nothing
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
 async fn a_topic_made_anew_is_refused() {
-    let server = elasticsearch_9().await;
-    let (index, topics) = (unique("life"), unique("topics"));
-    let assigned = |life: u8| connect_core::Assigned {
-        topic_id: Some([life; 16]),
-        ..connect_core::Assigned::new(connect_core::TopicPartition::new("test", 0))
-    };
-    let by_offset = sink(&server.url, &[("INDEX", &index), ("TOPICS_INDEX", &topics)]);
-    for life in [1, 1] {
-        by_offset.resume(&assigned(life)).await.unwrap();
-    }
-    let error = by_offset.resume(&assigned(2)).await.unwrap_err();
-    assert!(matches!(&error, SinkError::Fatal(message) if message.contains("VERSION=timestamp")), "{error}");
-    let by_time = sink(&server.url, &[("INDEX", &index), ("TOPICS_INDEX", &topics), ("VERSION", "timestamp")]);
-    by_time.resume(&assigned(2)).await.unwrap();
+    every_version(async |server| {
+        let (index, topics) = (unique("life"), unique("topics"));
+        let assigned = |life: u8| connect_core::Assigned {
+            topic_id: Some([life; 16]),
+            ..connect_core::Assigned::new(connect_core::TopicPartition::new("test", 0))
+        };
+        let by_offset = sink(&server.url, &[("INDEX", &index), ("TOPICS_INDEX", &topics)]);
+        for life in [1, 1] {
+            by_offset.resume(&assigned(life)).await.unwrap();
+        }
+        let error = by_offset.resume(&assigned(2)).await.unwrap_err();
+        assert!(matches!(&error, SinkError::Fatal(message) if message.contains("VERSION=timestamp")), "{error}");
+        let by_time = sink(&server.url, &[("INDEX", &index), ("TOPICS_INDEX", &topics), ("VERSION", "timestamp")]);
+        by_time.resume(&assigned(2)).await.unwrap();
+    })
+    .await;
 }
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
 async fn gzip_arrives_as_what_it_was() {
-    let server = elasticsearch_9().await;
-    let index = unique("gzip");
-    let sink = sink(&server.url, &[("INDEX", &index), ("GZIP", "true")]);
-    write(&sink, &[record(0, "a", r#"{"n":1}"#), record(1, "b", "{}"), tombstone(2, "b")]).await.unwrap();
-    server.client.ask(Post, &format!("{index}/_refresh"), "").await.unwrap();
-    assert_eq!(server.client.count(&index).await.unwrap(), 1);
-    assert_eq!(server.client.document(&index, "a").await.unwrap().unwrap()["n"], 1);
+    every_version(async |server| {
+        let index = unique("gzip");
+        let sink = sink(&server.url, &[("INDEX", &index), ("GZIP", "true")]);
+        write(&sink, &[record(0, "a", r#"{"n":1}"#), record(1, "b", "{}"), tombstone(2, "b")]).await.unwrap();
+        server.client.ask(Post, &format!("{index}/_refresh"), "").await.unwrap();
+        assert_eq!(server.client.count(&index).await.unwrap(), 1);
+        assert_eq!(server.client.document(&index, "a").await.unwrap().unwrap()["n"], 1);
+    })
+    .await;
 }

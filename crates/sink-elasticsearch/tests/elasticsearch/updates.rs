@@ -106,3 +106,28 @@ async fn an_update_without_guard_merges_and_deletes() {
     assert_eq!(server.client.document(&index, "k").await.unwrap().unwrap(), json!({ "a": 1, "b": 2 }));
     assert_eq!(server.client.document(&index, "gone").await.unwrap(), None);
 }
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_script_that_the_cluster_has_no_time_to_compile_waits() {
+    let server = opensearch().await;
+    let index = unique("updates");
+    let limit = async |rate: serde_json::Value| {
+        let settings = json!({ "transient": { "script.context.update.max_compilations_rate": rate } });
+        server.client.ask(Put, "_cluster/settings", settings.to_string()).await.unwrap();
+    };
+    let scripted = |name: &str| {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        write!(file, "doc.put('{name}', value.n);").unwrap();
+        let path = file.path().to_str().unwrap();
+        sink(&server.url, &[("INDEX", &index), ("ACTION", "script"), ("SCRIPT_FILE", path)])
+    };
+    let (one, two) = (scripted("one"), scripted("two"));
+    limit("1/60m".into()).await;
+    assert_eq!(write(&one, &[record(0, "a", r#"{"n":1}"#)]).await.unwrap().exceptions(), []);
+    let records = [record(0, "b", r#"{"n":2}"#)];
+    assert_eq!(write(&two, &records).await.unwrap().exceptions(), [(0, Verdict::Retry)], "others used it up");
+    limit(serde_json::Value::Null).await;
+    assert_eq!(write(&two, &records).await.unwrap().exceptions(), []);
+    assert_eq!(server.client.document(&index, "b").await.unwrap().unwrap()["two"], 2);
+}

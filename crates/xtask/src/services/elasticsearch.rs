@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use elasticsearch::{auth::Credentials, http::Method};
 
 use super::server::{Server, Service};
@@ -22,7 +22,7 @@ use crate::{
 
 /// The older version that the connector is tested with.
 pub const VERSION_8: &str = "8.19.21";
-/// The newer version that the connector is tested with; the only one that can be [secured](ElasticsearchOptions::secured).
+/// The newer version that the connector is tested with.
 pub const VERSION_9: &str = "9.5.3";
 
 /// The password of every user of a secured server.
@@ -101,9 +101,6 @@ impl Elasticsearch {
 
     pub(super) async fn start_for(options: ElasticsearchOptions, lifetime: Lifetime) -> Result<Self> {
         let version = options.version.unwrap_or_else(|| VERSION_9.to_owned());
-        if options.secured && version != VERSION_9 {
-            bail!("only Elasticsearch {VERSION_9} is built with security here");
-        }
         let certificates = match options.secured {
             true => Some(Certificates::in_directory(&paths::services().join("certificates"))?),
             false => None,
@@ -113,7 +110,7 @@ impl Elasticsearch {
             None => ports::free()?,
         };
         let service = ElasticsearchService {
-            home: install::home(&version)?,
+            home: install::home(&version, options.secured)?,
             java: java::runtime()?,
             port,
             transport_port: ports::free()?,

@@ -9,7 +9,6 @@ import org.apache.lucene.analysis.pattern.PatternCaptureGroupTokenFilter;
 import org.elasticsearch.common.settings.Settings;
 import org.elasticsearch.env.Environment;
 import org.elasticsearch.index.IndexSettings;
-import org.elasticsearch.index.analysis.AbstractTokenFilterFactory;
 import org.elasticsearch.index.analysis.TokenFilterFactory;
 import org.elasticsearch.index.analysis.TokenizerFactory;
 import org.elasticsearch.indices.analysis.AnalysisModule.AnalysisProvider;
@@ -44,14 +43,21 @@ public class LiteAnalysisPlugin extends Plugin implements AnalysisPlugin {
             TokenizerFactory.newFactory(name, UAX29URLEmailTokenizer::new));
     }
 
-    private static final class PatternCapture extends AbstractTokenFilterFactory {
+    // The interface and not its usual base, whose constructor is another one in version 8.
+    private static final class PatternCapture implements TokenFilterFactory {
+        private final String name;
         private final Pattern[] patterns;
         private final boolean preserveOriginal;
 
         PatternCapture(String name, Settings settings) {
-            super(name);
+            this.name = name;
             patterns = settings.getAsList("patterns").stream().map(Pattern::compile).toArray(Pattern[]::new);
             preserveOriginal = settings.getAsBoolean("preserve_original", true);
+        }
+
+        @Override
+        public String name() {
+            return name;
         }
 
         @Override
@@ -60,11 +66,7 @@ public class LiteAnalysisPlugin extends Plugin implements AnalysisPlugin {
         }
     }
 
-    private static final class Unique extends AbstractTokenFilterFactory {
-        Unique(String name) {
-            super(name);
-        }
-
+    private record Unique(String name) implements TokenFilterFactory {
         @Override
         public TokenStream create(TokenStream tokens) {
             return new RemoveDuplicatesTokenFilter(tokens);

@@ -1,4 +1,4 @@
-//! Puts an Elasticsearch together: from Maven artifacts where no archive is to be had, from the archive otherwise.
+//! Puts an Elasticsearch together: from Maven artifacts where no archive is to be had, or none with security, from the archive otherwise.
 
 use std::{
     fs,
@@ -18,9 +18,11 @@ use crate::{
 /// What a module says about itself.
 const DESCRIPTOR: &str = "plugin-descriptor.properties";
 
-/// A node's home directory, as a distribution has it: `lib`, `modules`, `plugins`.
-pub(super) fn home(version: &str) -> Result<PathBuf> {
-    let directory = paths::services().join(format!("elasticsearch-{version}"));
+/// A node's home directory, as a distribution has it: `lib`, `modules`, `plugins`. The archive has no security.
+pub(super) fn home(version: &str, secured: bool) -> Result<PathBuf> {
+    let archive = version == super::VERSION_8 && !secured;
+    let suffix = if secured && version == super::VERSION_8 { "-secured" } else { "" };
+    let directory = paths::services().join(format!("elasticsearch-{version}{suffix}"));
     let home = directory.join("home");
     // Written last, so an installation that was cut short is begun anew.
     let done = directory.join(".done");
@@ -37,9 +39,10 @@ pub(super) fn home(version: &str) -> Result<PathBuf> {
         fs::remove_dir_all(&home).with_context(|| format!("can't remove {}", home.display()))?;
     }
     fs::create_dir_all(home.join("plugins"))?;
-    match version {
-        super::VERSION_8 => install.unpack_archive()?,
-        _ => install.copy_artifacts()?,
+    if archive {
+        install.unpack_archive()?;
+    } else {
+        install.copy_artifacts()?;
     }
     install.entry_point()?;
     fs::write(&done, "").with_context(|| format!("can't write {}", done.display()))?;
@@ -91,7 +94,11 @@ impl Install<'_> {
         }
         self.saml_stubs(&security)?;
         self.plugin("analysis-lite", "LiteAnalysisPlugin", &self.compile("analysis")?)?;
-        self.plugin("rest-root", "RootPlugin", &self.compile("root")?)
+        // Written for the interface of version 9; the archive of version 8 does without, too.
+        match self.version {
+            super::VERSION_8 => Ok(()),
+            _ => self.plugin("rest-root", "RootPlugin", &self.compile("root")?),
+        }
     }
 
     /// An entry point that runs as any user.
