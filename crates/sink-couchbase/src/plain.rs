@@ -11,6 +11,7 @@ use couchbase_core::options::crud::{
 };
 
 use crate::errors::Failure;
+use crate::expiry;
 use crate::op::{Change, Op};
 use crate::write::{Alarm, Place, Writer};
 
@@ -22,12 +23,13 @@ impl Writer {
     pub(crate) async fn plain(&self, agent: &Agent, op: &Op, alarm: &mut Alarm) -> Result<Option<Verdict>, Failure> {
         let Place { scope, collection, id } = Place::of(op);
         let retry = || Arc::clone(&self.retry);
-        let preserve = (op.expiry.is_none() && self.preserve_expiry).then_some(true);
+        let expiry = expiry::seconds(op.ends);
+        let preserve = (expiry.is_none() && self.preserve_expiry).then_some(true);
         match &op.change {
             Change::Upsert(content) => {
                 let options = UpsertOptions::new(id, scope, collection, content)
                     .flags(self.flags)
-                    .expiry(op.expiry)
+                    .expiry(expiry)
                     .preserve_expiry(preserve)
                     .durability_level(self.durability)
                     .retry_strategy(retry());
@@ -36,7 +38,7 @@ impl Writer {
             Change::Insert(content) => {
                 let options = AddOptions::new(id, scope, collection, content)
                     .flags(self.flags)
-                    .expiry(op.expiry)
+                    .expiry(expiry)
                     .durability_level(self.durability)
                     .retry_strategy(retry());
                 match alarm.bounded(pin!(agent.add(options))).await {
@@ -48,7 +50,7 @@ impl Writer {
             Change::Replace(content) => {
                 let options = ReplaceOptions::new(id, scope, collection, content)
                     .flags(self.flags)
-                    .expiry(op.expiry)
+                    .expiry(expiry)
                     .preserve_expiry(preserve)
                     .durability_level(self.durability)
                     .retry_strategy(retry());
@@ -67,7 +69,7 @@ impl Writer {
                 }
             }
             Change::Touch => {
-                let options = TouchOptions::new(id, scope, collection, op.expiry.unwrap_or(0)).retry_strategy(retry());
+                let options = TouchOptions::new(id, scope, collection, expiry.unwrap_or(0)).retry_strategy(retry());
                 match alarm.bounded(pin!(agent.touch(options))).await {
                     Ok(_) => Ok(None),
                     Err(Failure::Absent) => Ok(Some(Verdict::Superseded)),
@@ -81,10 +83,10 @@ impl Writer {
                 let store = if self.create { SubdocDocFlag::MkDoc } else { SubdocDocFlag::empty() };
                 let mut options = MutateInOptions::new(id, scope, collection, &specs)
                     .flags(store)
-                    .expiry(op.expiry)
+                    .expiry(expiry)
                     .durability_level(self.durability)
                     .retry_strategy(retry());
-                if op.expiry.is_none() {
+                if expiry.is_none() {
                     options = options.preserve_expiry(true);
                 }
                 match alarm.bounded(pin!(agent.mutate_in(options))).await {

@@ -15,7 +15,8 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::config::{CouchbaseConfig, Durability, Format, Guard};
 use crate::errors::{self, Failure};
 use crate::guard::{ATTRIBUTE, Memory};
-use crate::op::{Keyspace, Op};
+use crate::keyspace::Keyspace;
+use crate::op::Op;
 
 /// What SDKs tell the format of a document by.
 const JSON_FLAGS: u32 = 2 << 24;
@@ -34,7 +35,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn new(config: &CouchbaseConfig, retry: Arc<dyn RetryStrategy>) -> Self {
+    pub fn new(config: &CouchbaseConfig, timeout: Duration, retry: Arc<dyn RetryStrategy>) -> Self {
         let durability = match config.durability {
             Durability::None => None,
             Durability::Majority => Some(DurabilityLevel::MAJORITY),
@@ -47,7 +48,7 @@ impl Writer {
             preserve_expiry: config.preserve_expiry,
             create: config.create,
             path: config.path.clone().unwrap_or_default(),
-            timeout: config.timeout,
+            timeout,
             retry,
             memory: Memory::new(config.guard_cache.get()),
         }
@@ -60,7 +61,7 @@ impl Writer {
     pub async fn check_rights(&self, agent: &Agent, keyspace: &Keyspace, guard: Guard) -> Result<(), SinkError> {
         const ID: &[u8] = b"connect:check";
         let (scope, collection) = (&*keyspace.scope, &*keyspace.collection);
-        let mut alarm = Alarm::new(self.timeout);
+        let mut alarm = Alarm::new(self.timeout, Instant::now() + self.timeout);
         let answer = match guard {
             Guard::On => {
                 // As a new document, for Couchbase looks at the rights to attributes only once there is one. Nothing stands at
@@ -93,12 +94,15 @@ impl Writer {
 /// make one for each call took 0.7 µs of the 11 of a write.
 pub(crate) struct Alarm {
     timeout: Duration,
+    /// Of all calls.
+    end: Instant,
     timer: Pin<Box<Sleep>>,
 }
 
 impl Alarm {
-    pub fn new(timeout: Duration) -> Self {
-        Self { timeout, timer: Box::pin(sleep(timeout)) }
+    /// One call may take this long, and none goes on after the end.
+    pub fn new(timeout: Duration, end: Instant) -> Self {
+        Self { timeout, end, timer: Box::pin(sleep(timeout)) }
     }
 
     /// Each call to Couchbase goes through here. It is pinned where it was made: the client's futures have almost 6 KiB, and to
@@ -107,7 +111,7 @@ impl Alarm {
         &mut self,
         mut call: Pin<&mut impl Future<Output = Result<T, couchbase_core::error::Error>>>,
     ) -> Result<T, Failure> {
-        let end = Instant::now() + self.timeout;
+        let end = self.end.min(Instant::now() + self.timeout);
         loop {
             tokio::select! {
                 biased;

@@ -164,58 +164,6 @@ async fn a_large_document_is_rejected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn expiry_counts_from_the_record_and_replays_do_not_prolong_it() {
-    let (server, sink) = start(&[("EXPIRY", "1h")]).await;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
-    let fresh = |offset| Record { timestamp: now, ..record(offset, "k", VALUE) };
-    let expected = Some((now / 1000 + 3600) as u32);
-    assert_eq!(write_one(&sink, fresh(1)).await, None);
-    assert_eq!(server.document("k").map(|document| document.expiry), expected);
-    assert_eq!(write_one(&sink, fresh(1)).await, Some(Verdict::Superseded));
-    assert_eq!(server.document("k").map(|document| document.expiry), expected);
-    // An old record: its document is gone at once.
-    assert_eq!(write_one(&sink, record(2, "k", VALUE)).await, Some(Verdict::Expired));
-    assert_eq!(body(&server, "k"), None);
-
-    let touching = crate::support::sink(&server, &[("ACTION", "touch"), ("EXPIRY", "1h")]);
-    server.put("touched", foreign("{\"stays\":1}"));
-    assert_eq!(write_one(&touching, Record { key: Some("touched".into()), ..fresh(1) }).await, None);
-    assert_eq!(server.document("touched").map(|document| document.expiry), expected);
-    assert_eq!((body(&server, "touched"), mark(&server, "touched")), (Some(json!({"stays": 1})), Some(1)));
-    assert_eq!(write_one(&touching, record(2, "absent", VALUE)).await, Some(Verdict::Superseded));
-    // Another program made it live on: a replay does not end that.
-    let touched = server.document("touched").unwrap();
-    server.put("touched", Document { expiry: u32::MAX, ..touched });
-    let again = || Record { key: Some("touched".into()), ..fresh(1) };
-    for touching in [&touching, &crate::support::sink(&server, &[("ACTION", "touch"), ("EXPIRY", "1h")])] {
-        assert_eq!(write_one(touching, again()).await, Some(Verdict::Superseded));
-        assert_eq!(server.document("touched").map(|document| document.expiry), Some(u32::MAX));
-    }
-    assert_eq!(
-        write_one(&touching, record(2, "touched", None)).await,
-        None,
-        "a tombstone removes, whatever the action"
-    );
-    assert_eq!(body(&server, "touched"), None);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_expiry_is_kept_where_it_should_be() {
-    let expiring = |text: &str| Document { expiry: u32::MAX, ..foreign(text) };
-    for (pairs, expiry) in [
-        (&[][..], 0),
-        (&[("PRESERVE_EXPIRY", "true")][..], u32::MAX),
-        (&[("PATH", "a")][..], u32::MAX),
-        (&[("ACTION", "append"), ("PATH", "l")][..], u32::MAX),
-    ] {
-        let (server, sink) = start(pairs).await;
-        server.put("k", expiring("{}"));
-        assert_eq!(write_one(&sink, record(1, "k", VALUE)).await, None);
-        assert_eq!(server.document("k").unwrap().expiry, expiry, "{pairs:?}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn each_durability_reaches_the_server() {
     for (setting, level) in [("majority", 1), ("majorityAndPersistActive", 2), ("persistToMajority", 3)] {
         for guard in ["on", "off"] {
