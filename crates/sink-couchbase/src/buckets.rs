@@ -115,11 +115,11 @@ impl Link {
     }
 
     /// The batch is written: tells the connection how that went.
-    pub async fn end(&self) {
+    pub fn end(&self) {
         if self.settled.load(Relaxed) > 0 {
             self.connection.works();
         } else if let (true, Ok(agent)) = (self.silent.load(Relaxed), &self.agent) {
-            self.connection.fails(agent).await;
+            self.connection.fails(agent);
         }
     }
 }

@@ -133,11 +133,12 @@ impl Connection {
     }
 
     /// Nothing was answered. When it happens again and again the client is given up.
-    pub async fn fails(&self, agent: &Arc<Agent>) {
+    pub fn fails(&self, agent: &Arc<Agent>) {
         if self.failures.fetch_add(1, Relaxed) + 1 < MOST_FAILURES {
             return;
         }
-        let mut state = self.state.lock().await;
+        // Whoever holds it makes or takes a client just now: then the next failure will do.
+        let Ok(mut state) = self.state.try_lock() else { return };
         if state.agent.as_ref().is_some_and(|current| Arc::ptr_eq(current, agent)) {
             info!(bucket = %self.bucket.name, "the client gets no answers: connecting anew");
             state.agent = None;

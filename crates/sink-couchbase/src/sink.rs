@@ -13,7 +13,7 @@ use tokio::task::unconstrained;
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::buckets::Buckets;
+use crate::buckets::{Buckets, Link};
 use crate::config::{CouchbaseConfig, Guard};
 use crate::connection::{Briefly, Way};
 use crate::guard::Sources;
@@ -134,9 +134,7 @@ impl Sink for CouchbaseSink {
             failed = failed.or(done.failed);
             done.exceptions.into_iter().for_each(|(index, verdict)| outcome.set(index, verdict));
         }
-        for link in links.iter() {
-            link.end().await;
-        }
+        links.iter().for_each(Link::end);
         match failed {
             // Nothing moved, so the reason is told.
             Some(error) if settled == 0 => Err(error),
