@@ -139,3 +139,41 @@ impl<'a> Place<'a> {
         Self { scope: &op.keyspace.scope, collection: &op.keyspace.collection, id: &op.id }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn answer(after: Duration) -> Result<(), couchbase_core::error::Error> {
+        sleep(after).await;
+        Ok(())
+    }
+
+    /// How long it took to give up a call that is never answered in time.
+    async fn given_up_after(alarm: &mut Alarm) -> Duration {
+        let begun = Instant::now();
+        let result = alarm.bounded(pin!(answer(Duration::from_secs(3600)))).await;
+        assert!(matches!(result, Err(Failure::Error(SinkError::Transient { reason: "timeout", .. }))), "{result:?}");
+        begun.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_call_has_the_whole_time_however_many_went_before() {
+        let mut alarm = Alarm::new(Duration::from_secs(10), Instant::now() + Duration::from_secs(3600));
+        for calls in 0..20 {
+            // They leave the alarm set for anywhen.
+            for _ in 0..calls {
+                assert_eq!(alarm.bounded(pin!(answer(Duration::from_secs(7)))).await, Ok(()));
+            }
+            assert_eq!(given_up_after(&mut alarm).await.as_secs(), 10, "behind {calls} calls");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_call_goes_on_after_the_end() {
+        let mut alarm = Alarm::new(Duration::from_secs(10), Instant::now() + Duration::from_secs(12));
+        assert_eq!(alarm.bounded(pin!(answer(Duration::from_secs(7)))).await, Ok(()));
+        assert_eq!(given_up_after(&mut alarm).await.as_secs(), 5);
+        assert_eq!(given_up_after(&mut alarm).await.as_secs(), 0);
+    }
+}
