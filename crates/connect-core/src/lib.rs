@@ -10,6 +10,7 @@ pub mod connector;
 mod cut;
 pub mod dead_letters;
 pub mod decode;
+pub mod expiry;
 mod hand;
 pub mod health;
 pub mod kafka;

@@ -14,7 +14,6 @@ pub struct Ports {
 
 /// Nodes and the vbuckets that are active on them.
 pub struct Cluster {
-    bucket: String,
     tls: bool,
     replicas: usize,
     revision: u64,
@@ -24,9 +23,9 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    pub fn new(bucket: &str, tls: bool, replicas: usize, nodes: Vec<Ports>) -> Self {
+    pub fn new(tls: bool, replicas: usize, nodes: Vec<Ports>) -> Self {
         let active = (0..VBUCKETS).map(|vbucket| vbucket % nodes.len()).collect();
-        Self { bucket: bucket.to_owned(), tls, replicas, revision: 1, nodes, advertised: None, active }
+        Self { tls, replicas, revision: 1, nodes, advertised: None, active }
     }
 
     /// Whether the node has this vbucket.
@@ -54,8 +53,8 @@ impl Cluster {
         self.active.iter_mut().for_each(|node| *node = (*node + 1) % self.nodes.len());
     }
 
-    /// The configuration as the node tells it: of the bucket, or of the cluster alone.
-    pub fn configuration(&self, node: usize, with_bucket: bool) -> Value {
+    /// The configuration as the node tells it: of this bucket, or of the cluster alone.
+    pub fn configuration(&self, node: usize, bucket: Option<&str>) -> Value {
         let services = |ports: &Ports| match self.tls {
             // Clients look for the plain management port even where they don't use it.
             true => json!({"kvSSL": ports.key_value, "mgmtSSL": ports.management, "mgmt": ports.management}),
@@ -72,13 +71,13 @@ impl Cluster {
             "clusterName": "couchbase-test-server",
             "nodesExt": nodes_ext,
         });
-        if with_bucket {
-            self.add_bucket(&mut configuration);
+        if let Some(bucket) = bucket {
+            self.add_bucket(bucket, &mut configuration);
         }
         configuration
     }
 
-    fn add_bucket(&self, configuration: &mut Value) {
+    fn add_bucket(&self, bucket: &str, configuration: &mut Value) {
         let address = |ports: &Ports| json!(format!("127.0.0.1:{}", ports.key_value));
         let node = |ports: &Ports| {
             let hostname = format!("127.0.0.1:{}", ports.management);
@@ -90,8 +89,8 @@ impl Cluster {
             chain.resize(1 + self.replicas, -1);
             chain
         };
-        configuration["name"] = json!(self.bucket);
-        configuration["uuid"] = json!("b0");
+        configuration["name"] = json!(bucket);
+        configuration["uuid"] = json!(format!("uuid-of-{bucket}"));
         configuration["nodeLocator"] = json!("vbucket");
         configuration["nodes"] = self.told().iter().map(node).collect();
         configuration["bucketCapabilitiesVer"] = json!("");

@@ -71,11 +71,13 @@ pub fn answer(state: &mut State, agreed: Agreed, request: &Request) -> Response 
     }
     if !state.cluster.owns(agreed.node, request.vbucket) {
         state.misdirected += 1;
-        let configuration = state.cluster.configuration(agreed.node, true);
+        let bucket = state.bucket(agreed).name.clone();
+        let configuration = state.cluster.configuration(agreed.node, Some(&bucket));
         return Response::json(status::NOT_MY_VBUCKET, configuration.to_string());
     }
-    if !state.manifest.contains(key.0) {
-        let uid = format!("{{\"manifest_uid\":\"{:x}\"}}", state.manifest.uid());
+    let manifest = &state.bucket(agreed).manifest;
+    if !manifest.contains(key.0) {
+        let uid = format!("{{\"manifest_uid\":\"{:x}\"}}", manifest.uid());
         return Response::json(status::UNKNOWN_COLLECTION, uid);
     }
     let frames = request.frame_info();
@@ -109,7 +111,7 @@ fn body(request: &Request) -> Option<Vec<u8>> {
 
 fn whole_document(state: &mut State, operation: Operation<'_>) -> Response {
     let request = operation.request;
-    let current = state.documents.live(&operation.key);
+    let current = state.documents(operation.agreed).live(&operation.key);
     if opcode::is_mutation(request.opcode)
         && let Some(status) = operation.conflict(current.as_ref())
     {
@@ -127,7 +129,7 @@ fn whole_document(state: &mut State, operation: Operation<'_>) -> Response {
             content(&document, cas)
         }
         (opcode::DELETE, Some(document)) => {
-            let stamp = state.documents.delete(operation.key.clone(), document);
+            let stamp = state.documents(operation.agreed).delete(operation.key.clone(), document);
             operation.changed(stamp, Vec::new())
         }
         (opcode::APPEND | opcode::PREPEND, Some(mut document)) => {
@@ -137,12 +139,12 @@ fn whole_document(state: &mut State, operation: Operation<'_>) -> Response {
                 (&operation.body, &document.value)
             };
             document.value = [&first[..], &second[..]].concat();
-            let stamp = state.documents.store(operation.key.clone(), document);
+            let stamp = state.documents(operation.agreed).store(operation.key.clone(), document);
             operation.changed(stamp, Vec::new())
         }
         (opcode::TOUCH | opcode::GET_AND_TOUCH, Some(mut document)) => {
             document.expiry = absolute_expiry(be32(&request.extras));
-            let (cas, _) = state.documents.store(operation.key, document.clone());
+            let (cas, _) = state.documents(operation.agreed).store(operation.key, document.clone());
             if request.opcode == opcode::TOUCH {
                 Response { cas, ..Response::default() }
             } else {
@@ -156,14 +158,14 @@ fn whole_document(state: &mut State, operation: Operation<'_>) -> Response {
                 seconds => seconds.min(30),
             };
             let time = Duration::from_secs(seconds.into());
-            let cas = state.documents.lock(operation.key, document.clone(), time);
+            let cas = state.documents(operation.agreed).lock(operation.key, document.clone(), time);
             content(&document, cas)
         }
         (opcode::UNLOCK, Some(document)) => match document.lock {
             None => Response::status(status::NOT_LOCKED),
             Some((_, cas)) if cas != request.cas => Response::status(status::LOCKED),
             Some(_) => {
-                state.documents.unlock(operation.key, document);
+                state.documents(operation.agreed).unlock(operation.key, document);
                 Response::default()
             }
         },
@@ -200,7 +202,7 @@ fn set(state: &mut State, operation: Operation<'_>, current: Option<Document>) -
         xattrs: current.map(|current| current.xattrs).unwrap_or_default(),
         ..Document::default()
     };
-    let stamp = state.documents.store(operation.key.clone(), document);
+    let stamp = state.documents(operation.agreed).store(operation.key.clone(), document);
     operation.changed(stamp, Vec::new())
 }
 
@@ -227,16 +229,18 @@ fn count(state: &mut State, operation: Operation<'_>, current: Option<Document>)
         }
     };
     document.value = number.to_string().into_bytes();
-    let stamp = state.documents.store(operation.key.clone(), document);
+    let stamp = state.documents(operation.agreed).store(operation.key.clone(), document);
     operation.changed(stamp, number.to_be_bytes().to_vec())
 }
 
 fn meta(state: &mut State, operation: &Operation<'_>) -> Response {
-    let Some(document) = state.documents.get(&operation.key) else { return Response::status(status::NOT_FOUND) };
+    let Some(document) = state.documents(operation.agreed).get(&operation.key) else {
+        return Response::status(status::NOT_FOUND);
+    };
     let mut extras = u32::from(document.deleted).to_be_bytes().to_vec();
     extras.extend(document.flags.to_be_bytes());
     extras.extend(document.expiry.to_be_bytes());
-    extras.extend(state.documents.sequence().to_be_bytes());
+    extras.extend(state.documents(operation.agreed).sequence().to_be_bytes());
     extras.push(document.datatype());
     Response { cas: document.cas, extras, ..Response::default() }
 }

@@ -56,29 +56,31 @@ fn answer(shared: &Shared, method: &str, path: &str, body: &str) -> (u16, String
     let mut state = shared.lock();
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     if let ("GET", ["documents", scope, collection]) = (method, &segments[..]) {
-        let Some(id) = state.manifest.id(scope, collection) else { return (404, "{}".into()) };
-        let documents = state.documents.all(id);
+        let bucket = &mut state.buckets[0];
+        let Some(id) = bucket.manifest.id(scope, collection) else { return (404, "{}".into()) };
+        let documents = bucket.documents.all(id);
         let json = |(id, document): (String, Document)| Some((id, serde_json::from_slice(&document.value).ok()?));
         return (200, Value::Object(documents.into_iter().filter_map(json).collect()).to_string());
     }
     let Some(["pools", "default", "buckets", bucket, "scopes", rest @ ..]) = segments.get(..) else {
         return (404, "{}".into());
     };
-    if *bucket != shared.bucket {
+    let Some(found) = state.find(bucket.as_bytes()) else {
         return (404, "\"Requested resource not found.\"".into());
-    }
+    };
+    let manifest = &mut state.buckets[found].manifest;
     let changed = match (method, rest) {
-        ("GET", []) => return (200, state.manifest.json().to_string()),
-        ("POST", []) => state.manifest.create_scope(name),
-        ("POST", [scope, "collections"]) => state.manifest.create_collection(scope, name),
-        ("DELETE", [scope]) => state.manifest.drop_scope(scope),
-        ("DELETE", [scope, "collections", collection]) => state.manifest.drop_collection(scope, collection),
+        ("GET", []) => return (200, manifest.json().to_string()),
+        ("POST", []) => manifest.create_scope(name),
+        ("POST", [scope, "collections"]) => manifest.create_collection(scope, name),
+        ("DELETE", [scope]) => manifest.drop_scope(scope),
+        ("DELETE", [scope, "collections", collection]) => manifest.drop_collection(scope, collection),
         _ => return (404, "{}".into()),
     };
     let error = |code: u16, text: String| (code, serde_json::json!({"errors": {"_": text}}).to_string());
     let scope = rest.first().copied().unwrap_or(name);
     match changed {
-        Ok(()) => (200, format!("{{\"uid\":\"{:x}\"}}", state.manifest.uid())),
+        Ok(()) => (200, format!("{{\"uid\":\"{:x}\"}}", manifest.uid())),
         Err(Refused::ScopeExists) => error(400, format!("Scope with name \"{name}\" already exists")),
         Err(Refused::NoScope) => error(404, format!("Scope with name \"{scope}\" is not found")),
         Err(Refused::CollectionExists) => {

@@ -9,7 +9,7 @@ pub struct Options {
     pub username: String,
     /// Password of the user.
     pub password: String,
-    /// Name of the one bucket.
+    /// Name of the bucket that is there from the beginning.
     pub bucket: String,
     /// Number of nodes, each with its own port; the vbuckets are shared out among them.
     pub nodes: usize,

@@ -14,7 +14,7 @@ use crate::documents::Document;
 use crate::fault::Fault;
 use crate::options::Options;
 use crate::session::Session;
-use crate::state::{Shared, State};
+use crate::state::{Bucket, Shared, State};
 use crate::tls::Certificates;
 use crate::{connection, http};
 
@@ -41,8 +41,8 @@ impl Server {
         }
         let nodes = listeners.iter().map(Listeners::ports).collect::<io::Result<Vec<_>>>()?;
         let tls = options.tls.as_ref().map(Certificates::acceptor).transpose()?;
-        let cluster = Cluster::new(&options.bucket, tls.is_some(), options.replicas, nodes.clone());
-        let shared = Arc::new(Shared::new(options.username, options.password, options.bucket, cluster));
+        let cluster = Cluster::new(tls.is_some(), options.replicas, nodes.clone());
+        let shared = Arc::new(Shared::new(options.username, options.password, &options.bucket, cluster));
         let server = Self { shared, tls, nodes, accepting: Mutex::default() };
         server.accept(listeners);
         Ok(server)
@@ -109,33 +109,50 @@ impl Server {
         self.state().cluster.rotate();
     }
 
-    /// Makes a scope and a collection; what is there already stays.
+    /// Makes another bucket, which has the default collection; what is there already stays.
+    pub fn create_bucket(&self, name: &str) {
+        self.state().create_bucket(name);
+    }
+
+    /// Makes a scope and a collection in the first bucket; what is there already stays.
     pub fn create_collection(&self, scope: &str, collection: &str) {
-        let manifest = &mut self.state().manifest;
-        let _ = manifest.create_scope(scope);
-        let _ = manifest.create_collection(scope, collection);
+        create_collection(&mut self.state().buckets[0], scope, collection);
     }
 
-    /// Takes a collection away.
-    pub fn drop_collection(&self, scope: &str, collection: &str) {
-        let _ = self.state().manifest.drop_collection(scope, collection);
-    }
-
-    /// A document of the default collection, or its tombstone.
-    pub fn document(&self, id: &str) -> Option<Document> {
-        self.state().documents.get(&(0, id.as_bytes().to_vec()))
-    }
-
-    /// Every live document of a collection, by id; empty when there is no such collection.
-    pub fn documents(&self, scope: &str, collection: &str) -> BTreeMap<String, Document> {
+    /// Makes a bucket, and a scope and a collection in it; what is there already stays.
+    pub fn create_collection_in(&self, bucket: &str, scope: &str, collection: &str) {
         let mut state = self.state();
-        let Some(id) = state.manifest.id(scope, collection) else { return BTreeMap::new() };
-        state.documents.all(id)
+        state.create_bucket(bucket);
+        if let Some(found) = state.find(bucket.as_bytes()) {
+            create_collection(&mut state.buckets[found], scope, collection);
+        }
     }
 
-    /// Writes a document of the default collection behind everybody's back: a foreign writer.
+    /// Takes a collection of the first bucket away.
+    pub fn drop_collection(&self, scope: &str, collection: &str) {
+        let _ = self.state().buckets[0].manifest.drop_collection(scope, collection);
+    }
+
+    /// A document of the first bucket's default collection, or its tombstone.
+    pub fn document(&self, id: &str) -> Option<Document> {
+        self.state().buckets[0].documents.get(&(0, id.as_bytes().to_vec()))
+    }
+
+    /// Every live document of a collection of the first bucket, by id; empty when there is no such collection.
+    pub fn documents(&self, scope: &str, collection: &str) -> BTreeMap<String, Document> {
+        documents(&mut self.state().buckets[0], scope, collection)
+    }
+
+    /// Every live document of a collection, by id; empty when there is no such bucket or collection.
+    pub fn documents_in(&self, bucket: &str, scope: &str, collection: &str) -> BTreeMap<String, Document> {
+        let mut state = self.state();
+        let Some(found) = state.find(bucket.as_bytes()) else { return BTreeMap::new() };
+        documents(&mut state.buckets[found], scope, collection)
+    }
+
+    /// Writes a document of the first bucket's default collection behind everybody's back: a foreign writer.
     pub fn put(&self, id: &str, document: Document) {
-        self.state().documents.store((0, id.as_bytes().to_vec()), document);
+        self.state().buckets[0].documents.store((0, id.as_bytes().to_vec()), document);
     }
 
     /// How many connections to the key-value service are open.
@@ -183,6 +200,16 @@ impl Server {
             accepting.spawn(accept_each(listeners.management, serve));
         }
     }
+}
+
+fn create_collection(bucket: &mut Bucket, scope: &str, collection: &str) {
+    let _ = bucket.manifest.create_scope(scope);
+    let _ = bucket.manifest.create_collection(scope, collection);
+}
+
+fn documents(bucket: &mut Bucket, scope: &str, collection: &str) -> BTreeMap<String, Document> {
+    let Some(id) = bucket.manifest.id(scope, collection) else { return BTreeMap::new() };
+    bucket.documents.all(id)
 }
 
 /// What one node listens with.

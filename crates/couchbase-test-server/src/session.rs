@@ -20,6 +20,8 @@ mod feature {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Agreed {
     pub node: usize,
+    /// Its place among the buckets, once one is selected.
+    pub bucket: usize,
     pub collections: bool,
     pub mutation_tokens: bool,
 }
@@ -56,17 +58,23 @@ impl Session {
             opcode::NOOP => Response::status(status::SUCCESS),
             _ if !self.authenticated => Response::status(status::NO_ACCESS),
             opcode::SELECT_BUCKET => {
-                self.bucket = request.key == shared.bucket.as_bytes();
+                let found = shared.lock().find(&request.key);
+                self.bucket = found.is_some();
+                self.agreed.bucket = found.unwrap_or_default();
                 // As the real server: whoever may not see a bucket is not told whether it exists.
                 Response::status(if self.bucket { status::SUCCESS } else { status::NO_ACCESS })
             }
             opcode::GET_CLUSTER_CONFIG => {
-                let configuration = shared.lock().cluster.configuration(self.agreed.node, self.bucket);
+                let mut state = shared.lock();
+                let bucket = self.bucket.then(|| state.bucket(self.agreed).name.clone());
+                let configuration = state.cluster.configuration(self.agreed.node, bucket.as_deref());
                 Response::json(status::SUCCESS, configuration.to_string())
             }
             _ if !self.bucket => Response::status(status::NO_BUCKET),
-            opcode::GET_MANIFEST => Response::json(status::SUCCESS, shared.lock().manifest.json().to_string()),
-            opcode::GET_COLLECTION_ID => collection_id(shared, request),
+            opcode::GET_MANIFEST => {
+                Response::json(status::SUCCESS, shared.lock().bucket(self.agreed).manifest.json().to_string())
+            }
+            opcode::GET_COLLECTION_ID => collection_id(shared, self.agreed, request),
             _ => return None,
         })
     }
@@ -95,15 +103,16 @@ impl Session {
     }
 }
 
-fn collection_id(shared: &Shared, request: &Request) -> Response {
-    let state = shared.lock();
+fn collection_id(shared: &Shared, agreed: Agreed, request: &Request) -> Response {
+    let mut state = shared.lock();
+    let manifest = &state.bucket(agreed).manifest;
     let name = String::from_utf8_lossy(&request.value);
     let (scope, collection) = name.split_once('.').unwrap_or_default();
-    let uid = state.manifest.uid();
-    match state.manifest.id(scope, collection) {
+    let uid = manifest.uid();
+    match manifest.id(scope, collection) {
         Some(id) => Response { extras: [&uid.to_be_bytes()[..], &id.to_be_bytes()].concat(), ..Response::default() },
         None => {
-            let has_scope = state.manifest.has_scope(scope);
+            let has_scope = manifest.has_scope(scope);
             let status = if has_scope { status::UNKNOWN_COLLECTION } else { status::UNKNOWN_SCOPE };
             Response::json(status, format!("{{\"manifest_uid\":\"{uid:x}\"}}"))
         }

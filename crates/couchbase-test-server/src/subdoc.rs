@@ -94,7 +94,7 @@ pub fn lookup_in(state: &mut State, operation: &Operation<'_>) -> Response {
         Err(status) => return Response::status(status),
     };
     let flags = operation.request.extras.first().copied().unwrap_or_default();
-    let found = state.documents.get(&operation.key);
+    let found = state.documents(operation.agreed).get(&operation.key);
     let Some(mut document) = found.filter(|found| !found.deleted || flags & document_flag::ACCESS_DELETED != 0) else {
         return Response::status(status::NOT_FOUND);
     };
@@ -174,7 +174,7 @@ pub fn mutate_in(state: &mut State, operation: Operation<'_>) -> Response {
         return failure(first, status::NO_ACCESS);
     }
 
-    let stamp = state.documents.stamp();
+    let stamp = state.documents(operation.agreed).stamp();
     let mut results = Vec::new();
     for (index, spec) in specs.iter().enumerate() {
         match target.apply(spec, stamp) {
@@ -199,7 +199,7 @@ pub fn mutate_in(state: &mut State, operation: Operation<'_>) -> Response {
     } else if !operation.frames.preserve_expiry || document.cas == 0 {
         document.expiry = absolute_expiry(expiry);
     }
-    state.documents.store_as(operation.key.clone(), document, stamp);
+    state.documents(operation.agreed).store_as(operation.key.clone(), document, stamp);
     let status = if was_deleted { status::SUCCESS_DELETED } else { status::SUCCESS };
     Response { status, ..operation.changed(stamp, results) }
 }
@@ -234,7 +234,7 @@ struct Target {
 impl Target {
     fn find(state: &mut State, operation: &Operation<'_>, flags: u8) -> Result<Self, u16> {
         let has = |flag: u8| flags & flag != 0;
-        let found = state.documents.get(&operation.key);
+        let found = state.documents(operation.agreed).get(&operation.key);
         let found = found.filter(|found| !found.deleted || has(document_flag::ACCESS_DELETED));
         if let Some(status) = operation.conflict(found.as_ref()) {
             return Err(status);

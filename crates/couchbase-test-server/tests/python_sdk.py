@@ -137,6 +137,15 @@ class PythonSdk(unittest.TestCase):
         with self.assertRaises(DocumentNotFoundException):
             self.documents.get("x")
 
+    def test_buckets(self):
+        self.documents.upsert("shared", {"in": "default"})
+        other = self.cluster.bucket("other").default_collection()
+        with self.assertRaises(DocumentNotFoundException):
+            other.get("shared")
+        other.upsert("shared", {"in": "other"})
+        self.assertEqual(other.get("shared").content_as[dict], {"in": "other"})
+        self.assertEqual(self.documents.get("shared").content_as[dict], {"in": "default"})
+
 
 if __name__ == "__main__":
     unittest.main(argv=sys.argv[:1], verbosity=2)

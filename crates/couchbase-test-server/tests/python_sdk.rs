@@ -34,6 +34,7 @@ fn run(command: &mut Command) {
 }
 
 async fn check(server: &Server, authority: Option<&Path>) {
+    server.create_bucket("other");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python_sdk.py");
     let (url, authority) = (server.url(), authority.map(Path::to_owned));
     let check = move || {

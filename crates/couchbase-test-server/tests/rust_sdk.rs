@@ -25,10 +25,14 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
 }
 
 async fn connect(server: &Server) -> Bucket {
+    connect_to(server, "default").await
+}
+
+async fn connect_to(server: &Server, bucket: &str) -> Bucket {
     let options = ClusterOptions::new(PasswordAuthenticator::new("Administrator", "password").into());
     let cluster = within(Cluster::connect(server.url(), options)).await.unwrap();
     static CLUSTERS: OnceLock<std::sync::Mutex<Vec<Cluster>>> = OnceLock::new();
-    let bucket = cluster.bucket("default");
+    let bucket = cluster.bucket(bucket);
     // A bucket is of no use once its cluster is dropped.
     CLUSTERS.get_or_init(Default::default).lock().unwrap().push(cluster);
     within(bucket.wait_until_ready(None)).await.unwrap();
@@ -169,6 +173,23 @@ async fn collections() {
     within(bucket.scope("s").collection("c").upsert("k", json!(1), None)).await.unwrap();
     assert_eq!(kind(within(bucket.default_collection().get("k", None)).await), ErrorKind::DocumentNotFound);
     assert_eq!(server.documents("s", "c").into_keys().collect::<Vec<_>>(), ["k"]);
+}
+
+#[tokio::test]
+async fn buckets() {
+    let server = Server::start(Options { nodes: 2, ..Options::default() }).await.unwrap();
+    server.create_bucket("other");
+    for bucket in ["default", "other"] {
+        let documents = connect_to(&server, bucket).await.default_collection();
+        assert_eq!(kind(within(documents.get("shared", None)).await), ErrorKind::DocumentNotFound);
+        within(documents.upsert("shared", bucket, None)).await.unwrap();
+        let found = within(documents.get("shared", None)).await.unwrap();
+        assert_eq!(found.content_as::<String>().unwrap(), bucket);
+    }
+    server.move_vbuckets();
+    let documents = connect_to(&server, "default").await.default_collection();
+    within(documents.upsert("shared", 2, None)).await.unwrap();
+    assert_eq!(server.documents_in("other", "_default", "_default")["shared"].value, b"\"other\"");
 }
 
 #[tokio::test]

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use connect_core::config::{FilePath, List, SecretString, Setting, hide_credentials};
 use connect_core::decode::Path;
+use connect_core::expiry::ExpiryFrom;
 use connect_core::{Template, section, words};
+
+use crate::keyspace;
 
 section! {
     /// How records get into Couchbase.
@@ -24,13 +27,14 @@ section! {
         pub cert_file: Option<FilePath>,
         /// PEM file of the client's private key.
         pub key_file: Option<FilePath>,
-        /// Name of the bucket.
-        pub bucket: String,
+        /// Template of the bucket's name. Each bucket has a client of its own, made when the first record goes there.
+        pub bucket: Template,
         /// Template of the scope's name.
         pub scope: Template = "_default",
         /// Template of the collection's name.
         pub collection: Template = "_default",
-        /// Scope and collection of single topics: `orders=shop.orders,users=crm.users`. Goes before scope and collection.
+        /// Scope and collection of single topics, with a bucket before them if it isn't the one above:
+        /// `orders=shop.orders,users=people.crm.users`. Goes before bucket, scope and collection.
         pub collections: Option<List<Target>>,
         /// What a record does to its document. `upsert`, `insert` (a document that is there stays as it is), `replace` (a
         /// document must be there), `remove`, `append` and `prepend` (to the array at the path), `counter` (adds the amount to the number
@@ -42,8 +46,9 @@ section! {
         /// The part of the document that is changed: `address.city`, `tags`, `sums[0]`; names with other characters stand in
         /// backticks. With `upsert` the value is put there, and the rest of the document stays.
         pub path: Option<String>,
-        /// Makes the document, and the path to the changed part, where it is missing. Without it such a record is rejected.
-        pub create: bool = "true",
+        /// What a change of a part, or a counter, makes where it is missing: the `document` and the path in it, the `path` in a
+        /// document that is there, or `nothing`. A record that lacks something else is rejected.
+        pub create: Create = "document",
         /// The part of the record's value that is stored: `payload.after`, or a JSON pointer. The whole of it if unset.
         pub value_path: Option<Path>,
         /// Name of a field on the top level of the value that is left out: one that is the id already, say.
@@ -53,9 +58,13 @@ section! {
         pub format: Format = "json",
         /// Template of what `counter` adds: a whole number, negative ones subtract.
         pub amount: Template = "1",
-        /// How long a document lives, counted from the record's timestamp: a replay does not prolong it. Documents live for
+        /// How long a document lives, counted from `CONNECT_COUCHBASE_EXPIRY_FROM`; each record that changes it counts anew. For
         /// ever if unset.
         pub expiry: Option<Duration>,
+        /// What the life of a document is counted from. Only `now` lets a replay prolong it. A time that lies in the past ends the
+        /// document. With a time of the record (`header:expires`, `value.expires`) and no `CONNECT_COUCHBASE_EXPIRY` it is the end
+        /// itself.
+        pub expiry_from: ExpiryFrom = "timestamp",
         /// Keeps the expiry that a document has when its whole content is replaced. A change of a part always keeps it.
         pub preserve_expiry: bool = "false",
         /// What must be true of a write before it counts: `none` (in memory of the active node), `majority` (in memory of most
@@ -69,8 +78,8 @@ section! {
         /// The most requests that wait for an answer at once, of all partitions together.
         pub max_in_flight: NonZeroUsize = "256",
         /// How long Couchbase may take for one answer, and how long a write begins with further records: the rest follows in the
-        /// next one.
-        pub timeout: Duration = "10s",
+        /// next one. A third of CONNECT_WRITE_TIMEOUT if not given, and not longer.
+        pub timeout: Option<Duration>,
     }
     rule (username, password) {
         (username.is_some() != password.is_some()).then(|| "set both or neither".to_owned())
@@ -96,8 +105,9 @@ section! {
             _ => path.as_ref().is_some_and(|path| path.is_empty() || path.len() > 1024).then(|| "1 to 1024 bytes".to_owned()),
         }
     }
-    rule (action, expiry) {
-        (*action == Action::Touch && expiry.is_none()).then(|| "touch sets an expiry: give one".to_owned())
+    rule (action, expiry, expiry_from) {
+        let given = expiry.is_some() || matches!(expiry_from, ExpiryFrom::Record(_));
+        (*action == Action::Touch && !given).then(|| "touch sets an expiry: give one".to_owned())
     }
     rule (action, guard) {
         (*guard == Guard::Off && action.accumulates())
@@ -117,14 +127,15 @@ section! {
     rule (format, path) {
         (*format == Format::Binary && path.is_some()).then(|| "only JSON has parts".to_owned())
     }
-    rule (expiry, preserve_expiry) {
-        (expiry.is_some() && *preserve_expiry).then(|| "set an expiry or keep the old one, not both".to_owned())
+    rule (expiry, expiry_from, preserve_expiry) {
+        let given = expiry.is_some() || matches!(expiry_from, ExpiryFrom::Record(_));
+        (given && *preserve_expiry).then(|| "set an expiry or keep the old one, not both".to_owned())
     }
     rule (expiry) {
         expiry.is_some_and(|expiry| expiry.as_secs() == 0).then(|| "a document must live for at least 1s".to_owned())
     }
     rule (timeout) {
-        timeout.is_zero().then(|| "must be longer than 0s".to_owned())
+        timeout.is_some_and(|timeout| timeout.is_zero()).then(|| "must be longer than 0s".to_owned())
     }
 }
 
@@ -166,6 +177,19 @@ impl Action {
         matches!(self, Self::Append | Self::Prepend | Self::Counter)
     }
 }
+
+/// What is made where it is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Create {
+    /// The document, and the path to the changed part.
+    Document,
+    /// The path in a document that is there.
+    Path,
+    /// Neither.
+    Nothing,
+}
+
+words!(Create { "document" => Document, "path" => Path, "nothing" => Nothing });
 
 /// What a value must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,11 +282,13 @@ impl Setting for Url {
     }
 }
 
-/// The scope and collection of one topic.
+/// Where the documents of one topic are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Name of the topic.
     pub topic: String,
+    /// Name of the bucket, if it isn't the one of all the others.
+    pub bucket: Option<String>,
     /// Name of the scope.
     pub scope: String,
     /// Name of the collection.
@@ -271,16 +297,27 @@ pub struct Target {
 
 impl Setting for Target {
     fn expected() -> String {
-        "a topic and its collection such as `orders=scope.collection`".to_owned()
+        "a topic and its collection such as `orders=scope.collection` or `orders=bucket.scope.collection`".to_owned()
     }
 
     fn parse(text: &str) -> Result<Self, String> {
         let (topic, keyspace) = text.split_once('=').ok_or("there is no `=`")?;
-        let (scope, collection) = keyspace.split_once('.').ok_or("there is no `.` between scope and collection")?;
-        if [topic, scope, collection].iter().any(|name| name.is_empty()) {
+        let (rest, collection) = keyspace.rsplit_once('.').ok_or("there is no `.` between scope and collection")?;
+        // Only names of buckets hold dots.
+        let (bucket, scope) = rest.rsplit_once('.').map_or((None, rest), |(bucket, scope)| (Some(bucket), scope));
+        if [Some(topic), bucket, Some(scope), Some(collection)].contains(&Some("")) {
             return Err("a name is empty".to_owned());
         }
-        Ok(Self { topic: topic.to_owned(), scope: scope.to_owned(), collection: collection.to_owned() })
+        let good = keyspace::is_name(scope.as_bytes()) && keyspace::is_name(collection.as_bytes());
+        if !good || bucket.is_some_and(|bucket| !keyspace::is_bucket(bucket.as_bytes())) {
+            return Err("a name has characters that Couchbase does not take".to_owned());
+        }
+        Ok(Self {
+            topic: topic.to_owned(),
+            bucket: bucket.map(str::to_owned),
+            scope: scope.to_owned(),
+            collection: collection.to_owned(),
+        })
     }
 }
 
@@ -321,16 +358,27 @@ mod tests {
             (&[("CONNECT_COUCHBASE_ACTION", "counter"), ("CONNECT_COUCHBASE_GUARD", "off")], "twice"),
             (&[("CONNECT_COUCHBASE_FORMAT", "binary")], "GUARD=off"),
             (&[("CONNECT_COUCHBASE_COLLECTIONS", "a=b")], "no `.`"),
+            (&[("CONNECT_COUCHBASE_COLLECTIONS", "a=.b.c")], "a name is empty"),
+            (&[("CONNECT_COUCHBASE_COLLECTIONS", "a={key}.c")], "does not take"),
+            (&[("CONNECT_COUCHBASE_EXPIRY_FROM", "offset")], "header:NAME"),
+            (&[("CONNECT_COUCHBASE_TIMEOUT", "0s")], "longer than 0s"),
             (&[("CONNECT_COUCHBASE_DURABILITY", "all")], "majorityAndPersistActive"),
             (&[("CONNECT_COUCHBASE_CA_FILE", "/dev/null")], "couchbases://"),
             (&[("CONNECT_COUCHBASE_EXPIRY", "1h"), ("CONNECT_COUCHBASE_PRESERVE_EXPIRY", "true")], "keep the old one"),
+            (
+                &[("CONNECT_COUCHBASE_EXPIRY_FROM", "value.end"), ("CONNECT_COUCHBASE_PRESERVE_EXPIRY", "true")],
+                "keep the old one",
+            ),
         ];
         for (pairs, part) in mistakes {
             let problems = with(pairs).expect_err(part);
             assert!(problems.contains(part), "{pairs:?}: {problems}");
             assert!(!problems.contains("hunter2"), "{problems}");
         }
-        let config = with(&[("CONNECT_COUCHBASE_COLLECTIONS", "a=s.c, d=t.e")]).unwrap();
-        assert_eq!(config.collections.unwrap()[1].scope, "t");
+        let config = with(&[("CONNECT_COUCHBASE_COLLECTIONS", "a=s.c, d=t.e, f=my.bucket.u.g")]).unwrap();
+        let targets = config.collections.unwrap();
+        let names =
+            |index: usize| (targets[index].bucket.as_deref(), &*targets[index].scope, &*targets[index].collection);
+        assert_eq!((names(1), names(2)), ((None, "t", "e"), (Some("my.bucket"), "u", "g")));
     }
 }

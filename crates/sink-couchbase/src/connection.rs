@@ -1,7 +1,8 @@
-//! The connection to the cluster, made when it is first needed. The client keeps it up from then on: it follows moved
+//! The connection to one bucket, made when it is first needed. The client keeps it up from then on: it follows moved
 //! vbuckets and connects again to nodes that come back. One that goes on failing all the same is thrown away for a new one,
 //! which also finds out why: a password that was changed, a bucket that is gone.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
@@ -13,13 +14,14 @@ use couchbase_core::agent::Agent;
 use couchbase_core::authenticator::{Authenticator, CertificateAuthenticator, PasswordAuthenticator};
 use couchbase_core::options::agent::{AgentOptions, KvConfig, SeedConfig};
 use couchbase_core::retry::{RetryAction, RetryReason, RetryRequest, RetryStrategy};
+use futures::future::{Either, select};
 use rustls::ClientConfig;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tracing::info;
 
 use crate::config::CouchbaseConfig;
-use crate::op::Keyspace;
+use crate::keyspace::Keyspace;
 use crate::{probe, tls};
 
 /// How long the client waits before it connects to a lost node again.
@@ -32,7 +34,7 @@ pub struct Way {
     pub(crate) http_seeds: Vec<Address>,
     pub(crate) tls: Option<Arc<ClientConfig>>,
     pub(crate) authenticator: Authenticator,
-    pub(crate) bucket: String,
+    /// Of each step, and of a whole attempt to connect.
     pub(crate) timeout: Duration,
 }
 
@@ -41,7 +43,7 @@ impl Way {
     ///
     /// # Errors
     /// The setting that is wrong.
-    pub fn new(config: &CouchbaseConfig) -> Result<Self, String> {
+    pub fn new(config: &CouchbaseConfig, timeout: Duration) -> Result<Self, String> {
         let spec = couchbase_connstr::parse(config.url.as_str()).map_err(|error| error.to_string())?;
         // Without SRV look-up this does no I/O: it fills in the ports.
         let resolved = futures::executor::block_on(couchbase_connstr::resolve(spec));
@@ -59,8 +61,7 @@ impl Way {
             http_seeds: resolved.http_hosts.into_iter().map(address).collect(),
             tls: tls::client_config(config)?,
             authenticator,
-            bucket: config.bucket.clone(),
-            timeout: config.timeout,
+            timeout,
         })
     }
 }
@@ -68,9 +69,18 @@ impl Way {
 /// Writes that failed whole, one after the other, before the client is given up.
 const MOST_FAILURES: u32 = 3;
 
+/// A bucket that records go to.
+#[derive(Clone, Debug)]
+pub(crate) struct Bucket {
+    pub name: Arc<str>,
+    /// The settings name it, and not a record: nothing works without it.
+    pub needed: bool,
+}
+
 /// One client for all partitions.
-pub struct Connection {
-    way: Way,
+pub(crate) struct Connection {
+    way: Arc<Way>,
+    bucket: Bucket,
     state: Mutex<State>,
     failures: AtomicU32,
 }
@@ -84,8 +94,8 @@ struct State {
 
 impl Connection {
     /// Goes this way when it is needed.
-    pub fn new(way: Way) -> Self {
-        Self { way, state: Mutex::default(), failures: AtomicU32::new(0) }
+    pub fn new(way: Arc<Way>, bucket: Bucket) -> Self {
+        Self { way, bucket, state: Mutex::default(), failures: AtomicU32::new(0) }
     }
 
     /// The connected client.
@@ -123,13 +133,14 @@ impl Connection {
     }
 
     /// Nothing was answered. When it happens again and again the client is given up.
-    pub async fn fails(&self, agent: &Arc<Agent>) {
+    pub fn fails(&self, agent: &Arc<Agent>) {
         if self.failures.fetch_add(1, Relaxed) + 1 < MOST_FAILURES {
             return;
         }
-        let mut state = self.state.lock().await;
+        // Whoever holds it makes or takes a client just now: then the next failure will do.
+        let Ok(mut state) = self.state.try_lock() else { return };
         if state.agent.as_ref().is_some_and(|current| Arc::ptr_eq(current, agent)) {
-            info!("the client gets no answers: connecting anew");
+            info!(bucket = %self.bucket.name, "the client gets no answers: connecting anew");
             state.agent = None;
             self.works();
         }
@@ -139,8 +150,8 @@ impl Connection {
     ///
     /// # Errors
     /// What is missing.
-    pub async fn check(&self, keyspaces: &[Keyspace]) -> Result<(), SinkError> {
-        Box::pin(probe::look(&self.way, keyspaces)).await
+    pub async fn check(&self, keyspaces: &[Arc<Keyspace>]) -> Result<(), SinkError> {
+        Box::pin(probe::look(&self.way, Some(&self.bucket), keyspaces)).await
     }
 
     async fn connect(&self) -> Result<Agent, SinkError> {
@@ -148,15 +159,28 @@ impl Connection {
         let kv = KvConfig::default().connect_timeout(self.way.timeout).connect_throttle_timeout(RECONNECT);
         let options = AgentOptions::new(seeds, self.way.authenticator.clone())
             .tls_config(self.way.tls.clone())
-            .bucket_name(self.way.bucket.clone())
+            .bucket_name(self.bucket.name.to_string())
             .kv_config(kv);
-        let problem = match timeout(self.way.timeout, Box::pin(Agent::new(options))).await {
+        let connect = pin!(timeout(self.way.timeout, Box::pin(Agent::new(options))));
+        // The client tries for ever and never says why: a wrong password, or a bucket that is not there, looks like a cluster that
+        // is down. So we look ourselves meanwhile.
+        let look = Box::pin(probe::look(&self.way, Some(&self.bucket), &[]));
+        let (connected, found) = match select(connect, look).await {
+            Either::Left((Ok(Ok(agent)), _)) => return Ok(agent),
+            Either::Left((connected, look)) => (connected, look.await),
+            // It may have asked a node that is down.
+            Either::Right((
+                found @ (Ok(()) | Err(SinkError::Transient { reason: "connection" | "timeout", .. })),
+                connect,
+            )) => (connect.await, found),
+            Either::Right((Err(error), _)) => return Err(error),
+        };
+        let problem = match connected {
             Ok(Ok(agent)) => return Ok(agent),
             Ok(Err(error)) => format!("no connection to Couchbase: {error}"),
             Err(_) => format!("no connection to Couchbase within CONNECT_COUCHBASE_TIMEOUT={:?}", self.way.timeout),
         };
-        // The client tries for ever and never says why: a wrong password looks like a cluster that is down. Look ourselves.
-        Box::pin(probe::look(&self.way, &[])).await?;
+        found?;
         Err(SinkError::transient("connection", problem))
     }
 }

@@ -117,7 +117,7 @@ fn of_server(kind: &ServerErrorKind) -> Failure {
         Kind::Access => fatal(NO_ACCESS),
         Kind::Auth { .. } => fatal(WRONG_CREDENTIALS),
         Kind::AuthStale | Kind::NoBucket => transient("connection", "the connection has lost its user or bucket"),
-        Kind::UnknownBucketName => fatal("there is no bucket of the name in CONNECT_COUCHBASE_BUCKET"),
+        Kind::UnknownBucketName => fatal("there is no such bucket: see CONNECT_COUCHBASE_BUCKET"),
         Kind::UnknownScopeName | Kind::UnknownCollectionName | Kind::UnknownCollectionID => {
             transient("no_collection", "there is no such scope or collection: create it")
         }

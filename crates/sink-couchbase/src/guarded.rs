@@ -13,6 +13,7 @@ use couchbase_core::options::crud::{LookupInOptions, MutateInOptions};
 use couchbase_core::results::kv::SubDocResult;
 
 use crate::errors::{self, Failure};
+use crate::expiry;
 use crate::guard::{self, Known, Source};
 use crate::op::{Change, Op};
 use crate::step::{Step, Write};
@@ -139,15 +140,16 @@ impl Writer {
             specs.push(MutateInOp::new(kind, write.path, &write.value).flags(write.flags));
         }
         let Place { scope, collection, id } = Place::of(op);
+        let expiry = expiry::seconds(op.ends);
         let mut options = MutateInOptions::new(id, scope, collection, &specs)
-            .expiry(op.expiry)
+            .expiry(expiry)
             .durability_level(self.durability)
             .retry_strategy(Arc::clone(&self.retry));
         options = match write.cas {
             Some(cas) => options.cas(cas),
             None => options.flags(SubdocDocFlag::AddDoc),
         };
-        if write.cas.is_some() && op.expiry.is_none() && write.preserves_expiry {
+        if write.cas.is_some() && expiry.is_none() && write.preserves_expiry {
             options = options.preserve_expiry(true);
         }
         Ok(alarm.bounded(pin!(agent.mutate_in(options))).await?.cas)

@@ -4,12 +4,15 @@
 //! It stands on `couchbase-core`, the engine under the official `couchbase` crate and of the same release. The crate itself
 //! drops the durability of every sub-document mutation (1.1.0), which is how guarded writes are made, and turns errors into text.
 
+mod buckets;
 pub mod config;
 pub mod connection;
 pub mod content;
 pub mod errors;
+pub mod expiry;
 pub mod guard;
 mod guarded;
+pub mod keyspace;
 pub mod op;
 mod plain;
 mod probe;
@@ -34,6 +37,6 @@ impl Connector for CouchbaseConnector {
     const NAME: &'static str = "sink-couchbase";
 
     async fn sink(config: CouchbaseConfig, context: Context) -> Result<CouchbaseSink, String> {
-        Ok(CouchbaseSink::new(config)?.in_epoch(context.epoch))
+        CouchbaseSink::new(config, &context)
     }
 }

@@ -2,57 +2,32 @@
 
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
+use connect_core::expiry::{Ends, Expiry};
 use connect_core::{Record, Rejection, Template};
 
 use crate::config::{Action, CouchbaseConfig};
 use crate::content;
+use crate::keyspace::{Home, Keyspace};
 
 /// The most bytes of a document's id in the default collection.
 const LONGEST_ID: usize = 250;
 /// The most in any other one: the server stores the collection's number, up to five bytes, with the id.
 const LONGEST_ID_ELSEWHERE: usize = 246;
-/// Expiries up to this would be taken for seconds from now.
-const LONGEST_RELATIVE_EXPIRY: i64 = 30 * 24 * 60 * 60;
 
 /// What is done to one document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Op {
     /// Where the document is.
-    pub keyspace: Keyspace,
+    pub keyspace: Arc<Keyspace>,
     /// Id of the document.
     pub id: Bytes,
     /// Keyspace and id: different documents have different targets.
     pub target: Bytes,
     /// What happens to it.
     pub change: Change,
-    /// When it ends: seconds since the epoch, as Couchbase takes them.
-    pub expiry: Option<u32>,
-}
-
-/// A scope and a collection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Keyspace {
-    /// Name of the scope.
-    pub scope: Arc<str>,
-    /// Name of the collection.
-    pub collection: Arc<str>,
-}
-
-impl Keyspace {
-    fn is_default(&self) -> bool {
-        &*self.scope == "_default" && &*self.collection == "_default"
-    }
-
-    fn name_of(&self, id: &[u8]) -> Bytes {
-        let mut name = BytesMut::with_capacity(id.len() + self.scope.len() + self.collection.len() + 2);
-        name.put_slice(self.scope.as_bytes());
-        name.put_u8(b'.');
-        name.put_slice(self.collection.as_bytes());
-        name.put_u8(b'.');
-        name.put_slice(id);
-        name.freeze()
-    }
+    /// When it ends.
+    pub ends: Ends,
 }
 
 /// What happens to a document.
@@ -84,10 +59,9 @@ pub enum Change {
 #[derive(Debug)]
 pub struct Mapping {
     config: CouchbaseConfig,
-    /// Where all documents are, unless it depends on the record.
-    fixed: Option<Keyspace>,
-    /// Where the documents of single topics are.
-    topics: Vec<(String, Keyspace)>,
+    expiry: Expiry,
+    common: Home,
+    topics: Vec<(String, Home)>,
     without_key: Template,
 }
 
@@ -97,28 +71,14 @@ impl Mapping {
     /// # Errors
     /// A template that can't be used.
     pub fn new(config: CouchbaseConfig) -> Result<Self, String> {
-        let constant = |template: &Template| {
-            let text = template.to_string();
-            (!text.contains(['{', '}'])).then(|| Arc::from(text))
-        };
-        let fixed = match (constant(&config.scope), constant(&config.collection)) {
-            (Some(scope), Some(collection)) => Some(Keyspace { scope, collection }),
-            _ => None,
-        };
-        let targets = config.collections.iter().flat_map(|targets| targets.iter());
-        let topics = targets.map(|target| {
-            let keyspace =
-                Keyspace { scope: target.scope.as_str().into(), collection: target.collection.as_str().into() };
-            (target.topic.clone(), keyspace)
-        });
-        let topics = topics.collect();
         let without_key = "{topic}/{partition}/{offset}".parse().map_err(|error| format!("{error}"))?;
-        Ok(Self { config, fixed, topics, without_key })
+        let expiry = Expiry::new("CONNECT_COUCHBASE_EXPIRY", config.expiry, config.expiry_from.clone());
+        Ok(Self { common: Home::common(&config), topics: Home::of_topics(&config), config, expiry, without_key })
     }
 
-    /// The keyspaces that are known before any record is read.
-    pub fn keyspaces(&self) -> impl Iterator<Item = &Keyspace> {
-        self.fixed.iter().chain(self.topics.iter().map(|(_, keyspace)| keyspace))
+    /// Where documents may be.
+    pub fn homes(&self) -> impl Iterator<Item = &Home> {
+        std::iter::once(&self.common).chain(self.topics.iter().map(|(_, home)| home))
     }
 
     /// Makes the operation of a record; `None` when it changes nothing.
@@ -133,16 +93,18 @@ impl Mapping {
                 None => self.without_key.render(record)?,
             },
         };
-        let (keyspace, fixed) = self.keyspace(record)?;
+        let own = self.topics.iter().find(|(topic, _)| **topic == *record.topic);
+        let keyspace = own.map_or(&self.common, |(_, home)| home).of(record)?;
         check_id(&id, &keyspace)?;
         let Some(change) = self.change(record)? else { return Ok(None) };
-        let expiry = match change {
-            Change::Remove => None,
-            _ => self.expiry(record)?,
+        let ends = match change {
+            Change::Remove => Ends::Never,
+            _ => self.expiry.of(record)?,
         };
         // The ids alone tell documents apart when all are in one collection.
-        let target = if fixed { id.clone() } else { keyspace.name_of(&id) };
-        Ok(Some(Op { keyspace, id, target, change, expiry }))
+        let together = self.topics.is_empty() && self.common.fixed().is_some();
+        let target = if together { id.clone() } else { keyspace.name_of(&id) };
+        Ok(Some(Op { keyspace, id, target, change, ends }))
     }
 
     fn change(&self, record: &Record) -> Result<Option<Change>, Rejection> {
@@ -173,32 +135,6 @@ impl Mapping {
             }
         }))
     }
-
-    fn expiry(&self, record: &Record) -> Result<Option<u32>, Rejection> {
-        let Some(expiry) = self.config.expiry else { return Ok(None) };
-        if record.timestamp < 0 {
-            let problem = "CONNECT_COUCHBASE_EXPIRY counts from the record's timestamp, and it has none";
-            return Err(Rejection::new(problem));
-        }
-        let seconds = i64::try_from(expiry.as_secs()).unwrap_or(i64::MAX);
-        let at = (record.timestamp / 1000).saturating_add(seconds);
-        // What lies before the first moment that can be told lies in the past all the same.
-        let at = at.clamp(LONGEST_RELATIVE_EXPIRY + 1, u32::MAX.into());
-        Ok(u32::try_from(at).ok())
-    }
-
-    /// The keyspace, and whether every record has the same.
-    fn keyspace(&self, record: &Record) -> Result<(Keyspace, bool), Rejection> {
-        if let Some((_, keyspace)) = self.topics.iter().find(|(topic, _)| **topic == *record.topic) {
-            return Ok((keyspace.clone(), false));
-        }
-        if let Some(keyspace) = &self.fixed {
-            return Ok((keyspace.clone(), self.topics.is_empty()));
-        }
-        let scope = name(&self.config.scope, record, "scope")?;
-        let collection = name(&self.config.collection, record, "collection")?;
-        Ok((Keyspace { scope, collection }, false))
-    }
 }
 
 fn check_id(id: &[u8], keyspace: &Keyspace) -> Result<(), Rejection> {
@@ -213,17 +149,6 @@ fn check_id(id: &[u8], keyspace: &Keyspace) -> Result<(), Rejection> {
     }
 }
 
-/// Renders the name of a scope or collection.
-fn name(template: &Template, record: &Record, what: &str) -> Result<Arc<str>, Rejection> {
-    let name = template.render(record)?;
-    let good = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-%".contains(byte);
-    let starts_well = name.starts_with(b"_default") || !matches!(name.first(), None | Some(b'_' | b'%'));
-    match std::str::from_utf8(&name) {
-        Ok(text) if name.iter().all(good) && starts_well && name.len() <= 251 => Ok(text.into()),
-        _ => Err(Rejection::new(format!("{template} gives no name that a {what} can have: letters, digits, - _ %"))),
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -232,13 +157,14 @@ pub(crate) mod tests {
     /// Settings with these on top of what is needed, named without their prefix.
     pub(crate) fn config(pairs: &[(&str, &str)]) -> CouchbaseConfig {
         let needed = [("URL", "couchbase://h"), ("USERNAME", "u"), ("PASSWORD", "p"), ("BUCKET", "b")];
+        let kept = needed.iter().filter(|(name, _)| pairs.iter().all(|(other, _)| other != name));
         let named: Vec<(String, &str)> =
-            needed.iter().chain(pairs).map(|(name, value)| (format!("CONNECT_COUCHBASE_{name}"), *value)).collect();
+            kept.chain(pairs).map(|(name, value)| (format!("CONNECT_COUCHBASE_{name}"), *value)).collect();
         let all: Vec<(&str, &str)> = named.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         CouchbaseConfig::from_pairs(&all).unwrap_or_else(|problems| panic!("{:?}", problems.lines()))
     }
 
-    fn record() -> Record {
+    pub(crate) fn record() -> Record {
         Record {
             topic: "t".into(),
             partition: 3,
@@ -250,11 +176,11 @@ pub(crate) mod tests {
         }
     }
 
-    fn prepare(pairs: &[(&str, &str)], record: &Record) -> Result<Option<Op>, String> {
+    pub(crate) fn prepare(pairs: &[(&str, &str)], record: &Record) -> Result<Option<Op>, String> {
         Mapping::new(config(pairs)).unwrap().prepare(record).map_err(|rejection| rejection.to_string())
     }
 
-    fn op(pairs: &[(&str, &str)], record: &Record) -> Op {
+    pub(crate) fn op(pairs: &[(&str, &str)], record: &Record) -> Op {
         prepare(pairs, record).unwrap().unwrap()
     }
 
@@ -273,22 +199,6 @@ pub(crate) mod tests {
         assert!(long(&[], 0).unwrap_err().contains("empty"));
         let binary = Record { key: Some(bytes::Bytes::from_static(b"\xff")), ..record() };
         assert!(prepare(&[], &binary).unwrap_err().contains("not UTF-8"));
-    }
-
-    #[test]
-    fn the_collection_depends_on_the_record_where_it_should() {
-        let plain = op(&[], &record());
-        assert_eq!(
-            (&*plain.keyspace.scope, &*plain.keyspace.collection, &plain.target[..]),
-            ("_default", "_default", &b"k"[..])
-        );
-        let templated = op(&[("SCOPE", "s"), ("COLLECTION", "c-{topic}")], &record());
-        assert_eq!((&*templated.keyspace.collection, &templated.target[..]), ("c-t", &b"s.c-t.k"[..]));
-        let mapped = [("COLLECTIONS", "t=a.b")];
-        assert_eq!(op(&mapped, &record()).target, "a.b.k");
-        assert_eq!(op(&mapped, &Record { topic: "u".into(), ..record() }).target, "_default._default.k");
-        let wrong = prepare(&[("COLLECTION", "{key}")], &Record { key: Some("a.b".into()), ..record() });
-        assert!(wrong.unwrap_err().contains("no name that a collection can have"));
     }
 
     #[test]
@@ -316,13 +226,21 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn expiry_counts_from_the_record() {
-        let hour = [("EXPIRY", "1h")];
-        assert_eq!(op(&hour, &record()).expiry, Some(1_700_003_600));
-        assert_eq!(op(&[], &record()).expiry, None);
-        assert!(prepare(&hour, &Record { timestamp: -1, ..record() }).unwrap_err().contains("EXPIRY"));
-        let ancient = op(&hour, &Record { timestamp: 0, ..record() }).expiry;
-        assert_eq!(ancient, Some(2_592_001), "never a number that means seconds from now");
-        assert_eq!(op(&hour, &Record { timestamp: i64::MAX, ..record() }).expiry, Some(u32::MAX));
+    fn a_document_ends_when_its_record_says() {
+        let hour = ("EXPIRY", "1h");
+        let ends = |pairs: &[(&str, &str)]| op(pairs, &record()).ends;
+        assert_eq!(ends(&[]), Ends::Never);
+        assert_eq!(ends(&[hour]), Ends::At(1_700_003_600_999));
+        assert_eq!(ends(&[hour, ("EXPIRY_FROM", "now")]), Ends::In(3_600_000));
+        assert_eq!(ends(&[("EXPIRY_FROM", "value.a")]), Ends::At(5));
+        assert_eq!(ends(&[hour, ("EXPIRY_FROM", "value.a")]), Ends::At(3_600_005));
+        assert_eq!(ends(&[("ACTION", "touch"), ("EXPIRY_FROM", "value.a")]), Ends::At(5));
+        let problem = prepare(&[hour], &Record { timestamp: -1, ..record() }).unwrap_err();
+        assert!(problem.contains("CONNECT_COUCHBASE_EXPIRY"), "{problem}");
+        let problem = prepare(&[("EXPIRY_FROM", "header:end")], &record()).unwrap_err();
+        assert!(problem.contains("{header.end}"), "{problem}");
+        // A tombstone needs no time.
+        let tombstone = Record { value: None, timestamp: -1, ..record() };
+        assert_eq!(op(&[hour, ("EXPIRY_FROM", "value.a")], &tombstone).ends, Ends::Never);
     }
 }

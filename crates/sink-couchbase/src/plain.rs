@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use connect_core::{Rejection, SinkError, Verdict};
 use couchbase_core::agent::Agent;
-use couchbase_core::memdx::subdoc::{MutateInOp, MutateInOpType, SubdocDocFlag, SubdocOpFlag};
+use couchbase_core::memdx::subdoc::{MutateInOp, MutateInOpType, SubdocDocFlag};
 use couchbase_core::options::crud::{
     AddOptions, DeleteOptions, MutateInOptions, ReplaceOptions, TouchOptions, UpsertOptions,
 };
 
+use crate::config::Create;
 use crate::errors::Failure;
+use crate::expiry;
 use crate::op::{Change, Op};
+use crate::step::MISSING;
 use crate::write::{Alarm, Place, Writer};
 
 impl Writer {
@@ -22,12 +25,13 @@ impl Writer {
     pub(crate) async fn plain(&self, agent: &Agent, op: &Op, alarm: &mut Alarm) -> Result<Option<Verdict>, Failure> {
         let Place { scope, collection, id } = Place::of(op);
         let retry = || Arc::clone(&self.retry);
-        let preserve = (op.expiry.is_none() && self.preserve_expiry).then_some(true);
+        let expiry = expiry::seconds(op.ends);
+        let preserve = (expiry.is_none() && self.preserve_expiry).then_some(true);
         match &op.change {
             Change::Upsert(content) => {
                 let options = UpsertOptions::new(id, scope, collection, content)
                     .flags(self.flags)
-                    .expiry(op.expiry)
+                    .expiry(expiry)
                     .preserve_expiry(preserve)
                     .durability_level(self.durability)
                     .retry_strategy(retry());
@@ -36,7 +40,7 @@ impl Writer {
             Change::Insert(content) => {
                 let options = AddOptions::new(id, scope, collection, content)
                     .flags(self.flags)
-                    .expiry(op.expiry)
+                    .expiry(expiry)
                     .durability_level(self.durability)
                     .retry_strategy(retry());
                 match alarm.bounded(pin!(agent.add(options))).await {
@@ -48,7 +52,7 @@ impl Writer {
             Change::Replace(content) => {
                 let options = ReplaceOptions::new(id, scope, collection, content)
                     .flags(self.flags)
-                    .expiry(op.expiry)
+                    .expiry(expiry)
                     .preserve_expiry(preserve)
                     .durability_level(self.durability)
                     .retry_strategy(retry());
@@ -67,7 +71,7 @@ impl Writer {
                 }
             }
             Change::Touch => {
-                let options = TouchOptions::new(id, scope, collection, op.expiry.unwrap_or(0)).retry_strategy(retry());
+                let options = TouchOptions::new(id, scope, collection, expiry.unwrap_or(0)).retry_strategy(retry());
                 match alarm.bounded(pin!(agent.touch(options))).await {
                     Ok(_) => Ok(None),
                     Err(Failure::Absent) => Ok(Some(Verdict::Superseded)),
@@ -75,21 +79,21 @@ impl Writer {
                 }
             }
             Change::UpsertPath(content) => {
-                let create_path = if self.create { SubdocOpFlag::MKDIR_P } else { SubdocOpFlag::empty() };
                 let specs =
-                    [MutateInOp::new(MutateInOpType::DictSet, self.path.as_bytes(), content).flags(create_path)];
-                let store = if self.create { SubdocDocFlag::MkDoc } else { SubdocDocFlag::empty() };
+                    [MutateInOp::new(MutateInOpType::DictSet, self.path.as_bytes(), content).flags(self.path_flags())];
+                let makes = self.create == Create::Document;
+                let store = if makes { SubdocDocFlag::MkDoc } else { SubdocDocFlag::empty() };
                 let mut options = MutateInOptions::new(id, scope, collection, &specs)
                     .flags(store)
-                    .expiry(op.expiry)
+                    .expiry(expiry)
                     .durability_level(self.durability)
                     .retry_strategy(retry());
-                if op.expiry.is_none() {
+                if expiry.is_none() {
                     options = options.preserve_expiry(true);
                 }
                 match alarm.bounded(pin!(agent.mutate_in(options))).await {
                     Ok(_) => Ok(None),
-                    Err(Failure::Absent) => Err(Rejection::new("there is no document to change").into()),
+                    Err(Failure::Absent) => Err(Rejection::new(MISSING).into()),
                     Err(failure) => Err(failure),
                 }
             }

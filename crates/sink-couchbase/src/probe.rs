@@ -17,17 +17,17 @@ use couchbase_core::memdx::op_bootstrap::{BootstrapOptions, OpBootstrap};
 use couchbase_core::memdx::ops_core::OpsCore;
 use couchbase_core::memdx::ops_util::OpsUtil;
 use couchbase_core::memdx::request::{GetCollectionIdRequest, HelloRequest, SelectBucketRequest};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::connection::Way;
+use crate::connection::{Bucket, Way};
 use crate::errors::{self, Failure};
-use crate::op::Keyspace;
+use crate::keyspace::Keyspace;
 
-/// Looks, at the first node that answers.
+/// Looks, at the first node that answers, for as long as one answer may take.
 ///
 /// # Errors
 /// What is missing, or that no node answers.
-pub async fn look(way: &Way, keyspaces: &[Keyspace]) -> Result<(), SinkError> {
+pub(crate) async fn look(way: &Way, bucket: Option<&Bucket>, keyspaces: &[Arc<Keyspace>]) -> Result<(), SinkError> {
     let deadline = Instant::now() + way.timeout;
     let mut silent = Vec::new();
     for seed in &way.seeds {
@@ -35,8 +35,8 @@ pub async fn look(way: &Way, keyspaces: &[Keyspace]) -> Result<(), SinkError> {
         let share = way.timeout / way.seeds.len().max(1) as u32;
         match timeout(share, connect(way, seed, deadline)).await {
             Ok(Ok(client)) => {
-                let found = timeout(share, look_at(way, &client, keyspaces, deadline)).await;
-                let _ = client.close().await;
+                let found = timeout_at(deadline, look_at(way, &client, bucket, keyspaces, deadline)).await;
+                let _ = timeout_at(deadline, client.close()).await;
                 let late = || SinkError::transient("timeout", format!("{seed} takes connections but does not answer"));
                 return found.unwrap_or_else(|_| Err(late()));
             }
@@ -65,7 +65,13 @@ async fn connect(way: &Way, seed: &Address, deadline: Instant) -> Result<Client,
     Ok(Client::new(connection, options))
 }
 
-async fn look_at(way: &Way, client: &Client, keyspaces: &[Keyspace], deadline: Instant) -> Result<(), SinkError> {
+async fn look_at(
+    way: &Way,
+    client: &Client,
+    bucket: Option<&Bucket>,
+    keyspaces: &[Arc<Keyspace>],
+    deadline: Instant,
+) -> Result<(), SinkError> {
     let features = vec![HelloFeature::Xerror, HelloFeature::SelectBucket, HelloFeature::Collections];
     let options = BootstrapOptions {
         hello: Some(HelloRequest::new(b"connect-check".to_vec(), features)),
@@ -77,23 +83,30 @@ async fn look_at(way: &Way, client: &Client, keyspaces: &[Keyspace], deadline: I
     };
     OpBootstrap::bootstrap(OpsCore {}, client, options)
         .await
-        .map_err(|error| said(&error, errors::WRONG_CREDENTIALS))?;
-    let bucket = &way.bucket;
+        .map_err(|error| said(&error, SinkError::fatal(errors::WRONG_CREDENTIALS)))?;
+    let Some(Bucket { name: bucket, needed }) = bucket else { return Ok(()) };
     let options = BootstrapOptions {
         hello: None,
         get_error_map: None,
         auth: None,
-        select_bucket: Some(SelectBucketRequest::new(bucket.clone())),
+        select_bucket: Some(SelectBucketRequest::new(bucket.to_string())),
         deadline,
         get_cluster_config: None,
     };
-    let no_bucket = format!("there is no bucket {bucket}, or the user may not use it: see CONNECT_COUCHBASE_BUCKET");
-    OpBootstrap::bootstrap(OpsCore {}, client, options).await.map_err(|error| said(&error, &no_bucket))?;
-    for Keyspace { scope, collection } in keyspaces {
+    OpBootstrap::bootstrap(OpsCore {}, client, options).await.map_err(|error| {
+        let missing = format!("there is no bucket {bucket}, or the user may not use it: see CONNECT_COUCHBASE_BUCKET");
+        // A record can't stop the others by a name that it made up.
+        said(&error, if *needed { SinkError::fatal(missing) } else { SinkError::transient("no_bucket", missing) })
+    })?;
+    for keyspace in keyspaces {
+        let Keyspace { scope, collection, .. } = &**keyspace;
         let request = GetCollectionIdRequest::new(scope, collection);
-        let missing = format!("there is no collection {scope}.{collection} in the bucket {bucket}: create it");
-        let mut answer = OpsUtil {}.get_collection_id(client, request).await.map_err(|error| said(&error, &missing))?;
-        answer.recv().await.map_err(|error| said(&error, &missing))?;
+        let missing = || {
+            SinkError::fatal(format!("there is no collection {scope}.{collection} in the bucket {bucket}: create it"))
+        };
+        let answer = OpsUtil {}.get_collection_id(client, request).await;
+        let mut answer = answer.map_err(|error| said(&error, missing()))?;
+        answer.recv().await.map_err(|error| said(&error, missing()))?;
     }
     Ok(())
 }
@@ -110,7 +123,7 @@ fn credentials(way: &Way) -> Option<SASLAuthAutoOptions> {
 }
 
 /// What an answer means at this step, where "no access" and "not found" mean `missing`.
-fn said(error: &Error, missing: &str) -> SinkError {
+fn said(error: &Error, missing: SinkError) -> SinkError {
     let kind = match error.kind() {
         ErrorKind::Server(error) => Some(error.kind()),
         ErrorKind::Resource(error) => Some(error.cause().kind()),
@@ -125,7 +138,7 @@ fn said(error: &Error, missing: &str) -> SinkError {
             | ServerErrorKind::UnknownScopeName
             | ServerErrorKind::UnknownCollectionName
             | ServerErrorKind::UnknownCollectionID,
-        ) => SinkError::fatal(missing),
+        ) => missing,
         _ => match errors::of_memdx(error) {
             Failure::Error(error) => error,
             _ => SinkError::transient("couchbase", format!("Couchbase said: {error}")),

@@ -1,20 +1,24 @@
 //! Writes batches: different documents side by side, the items of one in order.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use connect_core::{Assigned, Batch, Outcome, Record, Rejection, Replay, Resume, Sink, SinkError};
+use connect_core::{Assigned, Batch, Context, Outcome, Record, Rejection, Replay, Resume, Sink, SinkError};
+use futures::future::try_join_all;
 use futures::stream::{FuturesUnordered, TryStreamExt};
 use tokio::sync::Semaphore;
 use tokio::task::unconstrained;
 use tokio::time::Instant;
 use tracing::debug;
 
+use crate::buckets::{Buckets, Link};
 use crate::config::{CouchbaseConfig, Guard};
-use crate::connection::{Briefly, Connection, Way};
+use crate::connection::{Briefly, Way};
 use crate::guard::Sources;
-use crate::op::{Keyspace, Mapping, Op};
+use crate::keyspace::Keyspace;
+use crate::op::{Mapping, Op};
 use crate::sequence::Sequence;
 use crate::work::{Done, Work};
 use crate::write::Writer;
@@ -22,41 +26,62 @@ use crate::write::Writer;
 /// Records into Couchbase.
 pub struct CouchbaseSink {
     mapping: Mapping,
-    connection: Connection,
+    buckets: Buckets,
     writer: Writer,
     guard: Guard,
     sources: Sources,
     accumulates: bool,
     most_in_flight: usize,
     in_flight: Arc<Semaphore>,
-    /// How long a write goes on to begin with items.
-    begins_for: Duration,
+    /// Of one answer; and so long a write goes on to begin with items.
+    timeout: Duration,
+    write_timeout: Duration,
 }
 
 impl CouchbaseSink {
-    /// A sink with these settings. Connects when it is first asked to.
+    /// A sink with these settings. Connects when it is first asked to. What was written in an epoch below the context's is older,
+    /// whatever its offsets.
     ///
     /// # Errors
     /// What is wrong with the settings or the files that they name.
-    pub fn new(config: CouchbaseConfig) -> Result<Self, String> {
+    pub fn new(config: CouchbaseConfig, context: &Context) -> Result<Self, String> {
+        let write_timeout = context.settings.write_timeout;
+        // A write connects, begins with one document after the other, and waits for the last answer: each may take that long.
+        let longest = write_timeout / 3;
+        let timeout = config.timeout.unwrap_or(longest);
+        if timeout > longest {
+            return Err(format!(
+                "CONNECT_COUCHBASE_TIMEOUT={timeout:?} is longer than a third of CONNECT_WRITE_TIMEOUT={write_timeout:?}: no \
+                 write would live to see its last answer"
+            ));
+        }
         let most_in_flight = config.max_in_flight.get().min(Semaphore::MAX_PERMITS);
+        let (way, writer) = (Way::new(&config, timeout)?, Writer::new(&config, timeout, Arc::new(Briefly)));
+        let (guard, accumulates) = (config.guard, config.action.accumulates());
+        let mapping = Mapping::new(config)?;
         Ok(Self {
-            connection: Connection::new(Way::new(&config)?),
-            writer: Writer::new(&config, Arc::new(Briefly)),
-            guard: config.guard,
-            sources: Sources::new(0),
-            begins_for: config.timeout,
+            buckets: Buckets::new(way, mapping.homes().filter_map(|home| home.bucket().cloned()).collect()),
+            mapping,
+            writer,
+            guard,
+            sources: Sources::new(context.epoch),
+            accumulates,
             most_in_flight,
             in_flight: Arc::new(Semaphore::new(most_in_flight)),
-            accumulates: config.action.accumulates(),
-            mapping: Mapping::new(config)?,
+            timeout,
+            write_timeout,
         })
     }
 
-    /// The same in this epoch: what was written in a lower one is older, whatever its offsets.
-    #[must_use]
-    pub fn in_epoch(self, epoch: u16) -> Self {
-        Self { sources: Sources::new(epoch), ..self }
+    /// Looks at one bucket, and at what of it the settings name.
+    async fn check_bucket(&self, bucket: &Arc<str>, keyspaces: &[Arc<Keyspace>]) -> Result<(), SinkError> {
+        let connection = self.buckets.of(bucket);
+        connection.check(keyspaces).await?;
+        let agent = connection.agent().await?;
+        for keyspace in keyspaces {
+            self.writer.check_rights(&agent, keyspace, self.guard).await?;
+        }
+        Ok(())
     }
 }
 
@@ -72,20 +97,22 @@ impl Sink for CouchbaseSink {
     }
 
     async fn write(&self, batch: &Batch<Op>) -> Result<Outcome, SinkError> {
-        let agent = self.connection.agent().await?;
+        let end = Instant::now() + self.write_timeout;
+        let Some(links) = self.buckets.links(&batch.items).await else { return Ok(Outcome::written()) };
         let source = self.sources.of(&batch.source);
         // Many items of one document may take longer than the core waits for a write. What was done until then counts, and the
         // rest comes again; cut off by the core it would begin anew, and might never end.
-        let deadline = Instant::now() + self.begins_for;
+        let deadline = (Instant::now() + self.timeout).min(end - self.timeout);
         let work = Work {
             writer: &self.writer,
             guard: self.guard,
             in_flight: Arc::clone(&self.in_flight),
-            agent: &agent,
+            links: &links,
             items: &batch.items,
             sequence: Sequence::new(&batch.items),
             source,
             deadline,
+            end,
             next: AtomicUsize::new(0),
         };
         // Each batch that is being written holds the semaphore, and so does the sink. More workers than it lets through would only
@@ -107,17 +134,10 @@ impl Sink for CouchbaseSink {
             failed = failed.or(done.failed);
             done.exceptions.into_iter().for_each(|(index, verdict)| outcome.set(index, verdict));
         }
-        if settled > 0 {
-            self.connection.works();
-        }
+        links.iter().for_each(Link::end);
         match failed {
             // Nothing moved, so the reason is told.
-            Some(error) if settled == 0 => {
-                if matches!(error, SinkError::Transient { reason: "timeout" | "connection" | "no_node", .. }) {
-                    self.connection.fails(&agent).await;
-                }
-                Err(error)
-            }
+            Some(error) if settled == 0 => Err(error),
             Some(error) => {
                 debug!(%error, partition = %batch.source, "a part of a batch is sent again");
                 Ok(outcome)
@@ -127,12 +147,16 @@ impl Sink for CouchbaseSink {
     }
 
     async fn check(&self) -> Result<(), SinkError> {
-        let keyspaces: Vec<Keyspace> = self.mapping.keyspaces().cloned().collect();
-        self.connection.check(&keyspaces).await?;
-        let agent = self.connection.agent().await?;
-        for keyspace in &keyspaces {
-            self.writer.check_rights(&agent, keyspace, self.guard).await?;
+        let mut buckets: BTreeMap<&Arc<str>, Vec<Arc<Keyspace>>> = BTreeMap::new();
+        for home in self.mapping.homes() {
+            if let Some(bucket) = home.bucket() {
+                buckets.entry(bucket).or_default().extend(home.fixed().cloned());
+            }
         }
+        if buckets.is_empty() {
+            return self.buckets.check().await;
+        }
+        try_join_all(buckets.iter().map(|(bucket, keyspaces)| self.check_bucket(bucket, keyspaces))).await?;
         Ok(())
     }
 

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use connect_core::{Item, SinkError, Verdict};
 use couchbase_core::agent::Agent;
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
 
+use crate::buckets::Links;
 use crate::config::Guard;
 use crate::errors::Failure;
+use crate::expiry;
 use crate::guard::Source;
 use crate::op::Op;
 use crate::sequence::Sequence;
@@ -21,12 +22,14 @@ pub(crate) struct Work<'a> {
     pub writer: &'a Writer,
     pub guard: Guard,
     pub in_flight: Arc<Semaphore>,
-    pub agent: &'a Agent,
+    pub links: &'a Links,
     pub items: &'a [Item<Op>],
     pub sequence: Sequence,
     pub source: Arc<Source>,
     /// Nothing is begun afterwards.
     pub deadline: Instant,
+    /// Nothing is waited for afterwards.
+    pub end: Instant,
     /// Place of the next document in the sequence's heads.
     pub next: AtomicUsize,
 }
@@ -48,7 +51,7 @@ impl Work<'_> {
     /// What a person must mend.
     pub async fn run(&self) -> Result<Done, SinkError> {
         let mut done = Done::default();
-        let mut alarm = Alarm::new(self.writer.timeout);
+        let mut alarm = Alarm::new(self.writer.timeout, self.end);
         while let Some(head) = self.sequence.heads.get(self.next.fetch_add(1, Relaxed)) {
             self.document(*head, &mut alarm, &mut done).await?;
         }
@@ -57,21 +60,34 @@ impl Work<'_> {
 
     /// Writes the items of one document, one after the other, up to the first that fails or is rejected.
     async fn document(&self, head: usize, alarm: &mut Alarm, done: &mut Done) -> Result<(), SinkError> {
-        let mut stopped = false;
+        let link = self.links.of(&self.items[head].op);
+        let agent = match &link.agent {
+            Ok(agent) => agent,
+            Err(error @ SinkError::Fatal(_)) => return Err(error.clone()),
+            Err(error) => {
+                done.failed.get_or_insert_with(|| error.clone());
+                done.exceptions.extend(self.sequence.from(head).map(|index| (index, Verdict::Retry)));
+                return Ok(());
+            }
+        };
+        let (mut stopped, mut settled) = (false, 0);
         for index in self.sequence.from(head) {
-            if stopped || Instant::now() >= self.deadline {
+            let place = if stopped { None } else { self.place().await };
+            let Some(_place) = place else {
                 // The document would remember this later record, and the earlier one would count as superseded once it can
                 // be written.
+                stopped = true;
                 done.exceptions.push((index, Verdict::Retry));
                 continue;
-            }
+            };
             let item = &self.items[index];
-            let verdict = match self.item(item, alarm).await {
-                Ok(None) if expired(&item.op) => Some(Verdict::Expired),
+            let verdict = match self.item(agent, item, alarm).await {
+                Ok(None) if expiry::is_past(item.op.ends) => Some(Verdict::Expired),
                 Ok(verdict) => verdict,
                 Err(Failure::Rejected(rejection)) => Some(Verdict::Rejected(rejection)),
                 Err(Failure::Error(error @ SinkError::Fatal(_))) => return Err(error),
                 Err(Failure::Error(error)) => {
+                    link.failed(&error);
                     done.failed.get_or_insert(error);
                     Some(Verdict::Retry)
                 }
@@ -83,26 +99,28 @@ impl Work<'_> {
             };
             stopped = matches!(verdict, Some(Verdict::Retry | Verdict::Rejected(_)));
             if verdict != Some(Verdict::Retry) {
-                done.settled += 1;
+                settled += 1;
             }
             done.exceptions.extend(verdict.map(|verdict| (index, verdict)));
         }
+        link.settled(settled);
+        done.settled += settled;
         Ok(())
     }
 
-    async fn item(&self, item: &Item<Op>, alarm: &mut Alarm) -> Result<Option<Verdict>, Failure> {
-        // The semaphore is never closed.
-        let _permit = self.in_flight.acquire().await;
+    /// A place among the requests in flight; `None` when there is no time left to begin with another one.
+    async fn place(&self) -> Option<SemaphorePermit<'_>> {
+        let place = match self.in_flight.try_acquire() {
+            Ok(place) => place,
+            Err(_) => timeout_at(self.deadline, self.in_flight.acquire()).await.ok()?.ok()?,
+        };
+        (Instant::now() < self.deadline).then_some(place)
+    }
+
+    async fn item(&self, agent: &Agent, item: &Item<Op>, alarm: &mut Alarm) -> Result<Option<Verdict>, Failure> {
         match self.guard {
-            Guard::On => self.writer.guarded(self.agent, &item.op, item.offset, &self.source, alarm).await,
-            Guard::Off => self.writer.plain(self.agent, &item.op, alarm).await,
+            Guard::On => self.writer.guarded(agent, &item.op, item.offset, &self.source, alarm).await,
+            Guard::Off => self.writer.plain(agent, &item.op, alarm).await,
         }
     }
-}
-
-/// Whether the document is gone the moment it is written.
-fn expired(op: &Op) -> bool {
-    let Some(expiry) = op.expiry else { return false };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    u64::from(expiry) <= now
 }

@@ -12,10 +12,11 @@ use couchbase_core::options::crud::{MutateInOptions, ReplaceOptions};
 use couchbase_core::retry::RetryStrategy;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::config::{CouchbaseConfig, Durability, Format, Guard};
+use crate::config::{CouchbaseConfig, Create, Durability, Format, Guard};
 use crate::errors::{self, Failure};
 use crate::guard::{ATTRIBUTE, Memory};
-use crate::op::{Keyspace, Op};
+use crate::keyspace::Keyspace;
+use crate::op::Op;
 
 /// What SDKs tell the format of a document by.
 const JSON_FLAGS: u32 = 2 << 24;
@@ -26,7 +27,7 @@ pub struct Writer {
     pub(crate) durability: Option<DurabilityLevel>,
     pub(crate) flags: u32,
     pub(crate) preserve_expiry: bool,
-    pub(crate) create: bool,
+    pub(crate) create: Create,
     pub(crate) path: String,
     pub(crate) timeout: Duration,
     pub(crate) retry: Arc<dyn RetryStrategy>,
@@ -34,7 +35,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn new(config: &CouchbaseConfig, retry: Arc<dyn RetryStrategy>) -> Self {
+    pub fn new(config: &CouchbaseConfig, timeout: Duration, retry: Arc<dyn RetryStrategy>) -> Self {
         let durability = match config.durability {
             Durability::None => None,
             Durability::Majority => Some(DurabilityLevel::MAJORITY),
@@ -47,10 +48,15 @@ impl Writer {
             preserve_expiry: config.preserve_expiry,
             create: config.create,
             path: config.path.clone().unwrap_or_default(),
-            timeout: config.timeout,
+            timeout,
             retry,
             memory: Memory::new(config.guard_cache.get()),
         }
+    }
+
+    /// What a change of a part says about the path to it.
+    pub(crate) fn path_flags(&self) -> SubdocOpFlag {
+        if self.create == Create::Nothing { SubdocOpFlag::empty() } else { SubdocOpFlag::MKDIR_P }
     }
 
     /// Tries a change that can't succeed, in the way that records will be written: the answer tells whether we may.
@@ -60,7 +66,7 @@ impl Writer {
     pub async fn check_rights(&self, agent: &Agent, keyspace: &Keyspace, guard: Guard) -> Result<(), SinkError> {
         const ID: &[u8] = b"connect:check";
         let (scope, collection) = (&*keyspace.scope, &*keyspace.collection);
-        let mut alarm = Alarm::new(self.timeout);
+        let mut alarm = Alarm::new(self.timeout, Instant::now() + self.timeout);
         let answer = match guard {
             Guard::On => {
                 // As a new document, for Couchbase looks at the rights to attributes only once there is one. Nothing stands at
@@ -93,12 +99,15 @@ impl Writer {
 /// make one for each call took 0.7 µs of the 11 of a write.
 pub(crate) struct Alarm {
     timeout: Duration,
+    /// Of all calls.
+    end: Instant,
     timer: Pin<Box<Sleep>>,
 }
 
 impl Alarm {
-    pub fn new(timeout: Duration) -> Self {
-        Self { timeout, timer: Box::pin(sleep(timeout)) }
+    /// One call may take this long, and none goes on after the end.
+    pub fn new(timeout: Duration, end: Instant) -> Self {
+        Self { timeout, end, timer: Box::pin(sleep(timeout)) }
     }
 
     /// Each call to Couchbase goes through here. It is pinned where it was made: the client's futures have almost 6 KiB, and to
@@ -107,7 +116,7 @@ impl Alarm {
         &mut self,
         mut call: Pin<&mut impl Future<Output = Result<T, couchbase_core::error::Error>>>,
     ) -> Result<T, Failure> {
-        let end = Instant::now() + self.timeout;
+        let end = self.end.min(Instant::now() + self.timeout);
         loop {
             tokio::select! {
                 biased;
@@ -133,5 +142,43 @@ pub(crate) struct Place<'a> {
 impl<'a> Place<'a> {
     pub fn of(op: &'a Op) -> Self {
         Self { scope: &op.keyspace.scope, collection: &op.keyspace.collection, id: &op.id }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn answer(after: Duration) -> Result<(), couchbase_core::error::Error> {
+        sleep(after).await;
+        Ok(())
+    }
+
+    /// How long it took to give up a call that is never answered in time.
+    async fn given_up_after(alarm: &mut Alarm) -> Duration {
+        let begun = Instant::now();
+        let result = alarm.bounded(pin!(answer(Duration::from_secs(3600)))).await;
+        assert!(matches!(result, Err(Failure::Error(SinkError::Transient { reason: "timeout", .. }))), "{result:?}");
+        begun.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_call_has_the_whole_time_however_many_went_before() {
+        let mut alarm = Alarm::new(Duration::from_secs(10), Instant::now() + Duration::from_secs(3600));
+        for calls in 0..20 {
+            // They leave the alarm set for anywhen.
+            for _ in 0..calls {
+                assert_eq!(alarm.bounded(pin!(answer(Duration::from_secs(7)))).await, Ok(()));
+            }
+            assert_eq!(given_up_after(&mut alarm).await.as_secs(), 10, "behind {calls} calls");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_call_goes_on_after_the_end() {
+        let mut alarm = Alarm::new(Duration::from_secs(10), Instant::now() + Duration::from_secs(12));
+        assert_eq!(alarm.bounded(pin!(answer(Duration::from_secs(7)))).await, Ok(()));
+        assert_eq!(given_up_after(&mut alarm).await.as_secs(), 5);
+        assert_eq!(given_up_after(&mut alarm).await.as_secs(), 0);
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use connect_core::config::Section;
-use connect_core::{Assigned, Batch, Outcome, Record, Rejection, Resume, Sink, SinkError};
+use connect_core::{Assigned, Batch, Context, Outcome, Record, Rejection, Resume, Settings, Sink, SinkError};
 use connect_testkit::conformance::{Dump, Harness, Place, Promise, conformance};
 use couchbase::authenticator::PasswordAuthenticator;
 use couchbase::cluster::Cluster;
@@ -32,14 +32,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 type Ids = Arc<Mutex<BTreeSet<String>>>;
 
 struct Couchbase {
-    cluster: Settings,
+    cluster: Location,
     server: Option<Server>,
     ids: Ids,
     reader: Cluster,
 }
 
 /// Where a cluster is.
-struct Settings {
+struct Location {
     url: String,
     user: String,
     password: String,
@@ -50,7 +50,7 @@ struct Settings {
 impl Couchbase {
     async fn in_memory() -> Self {
         let server = Server::start(Options::default()).await.unwrap();
-        let cluster = Settings {
+        let cluster = Location {
             url: server.url(),
             user: "Administrator".into(),
             password: "password".into(),
@@ -60,7 +60,7 @@ impl Couchbase {
         Self::at(cluster, Some(server)).await
     }
 
-    async fn at(cluster: Settings, server: Option<Server>) -> Self {
+    async fn at(cluster: Location, server: Option<Server>) -> Self {
         let user = PasswordAuthenticator::new(&cluster.user, &cluster.password);
         let mut options = ClusterOptions::new(user.into());
         if let Some(file) = &cluster.ca_file {
@@ -123,13 +123,14 @@ impl Harness for Couchbase {
             ("CONNECT_COUCHBASE_PASSWORD", password),
             ("CONNECT_COUCHBASE_BUCKET", &self.cluster.bucket),
             ("CONNECT_COUCHBASE_ID", &id),
-            // The checks give up a call after 15 s. A write begins with items for this long, and waits as long for the last answer.
-            ("CONNECT_COUCHBASE_TIMEOUT", "5s"),
             ("CONNECT_COUCHBASE_DURABILITY", "none"),
         ];
         pairs.extend(self.cluster.ca_file.as_deref().map(|file| ("CONNECT_COUCHBASE_CA_FILE", file)));
         let config = CouchbaseConfig::from_pairs(&pairs).unwrap();
-        let sink = CouchbaseSink::new(config).map_err(SinkError::fatal)?;
+        // The checks give up a call then.
+        let settings = Settings { write_timeout: Duration::from_secs(15), ..Settings::default() };
+        let context = Context { name: place.name.clone(), epoch: 0, topics: Vec::new(), settings };
+        let sink = CouchbaseSink::new(config, &context).map_err(SinkError::fatal)?;
         if !place.wrong_password {
             sink.check().await?;
         }
@@ -184,7 +185,7 @@ async fn it_keeps_its_promises() {
 async fn it_keeps_its_promises_on_a_real_cluster() {
     let variable =
         |name: &str| env::var(name).unwrap_or_else(|_| panic!("{name} is not set: it says where a cluster is"));
-    let cluster = Settings {
+    let cluster = Location {
         url: variable("COUCHBASE_URL"),
         user: variable("COUCHBASE_USER"),
         password: variable("COUCHBASE_PASSWORD"),

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use connect_core::config::{ByteSize, FilePath, List, SecretString, Setting, hide_credentials};
 use connect_core::decode::Path;
+use connect_core::expiry::ExpiryFrom;
 use connect_core::{Template, section, words};
 
-use crate::expiry::{Ttl, TtlFrom};
+use crate::expiry::Ttl;
 
 /// Where Redis is. Its text may hold credentials, so it is never shown whole.
 #[derive(Clone)]
@@ -249,7 +250,7 @@ section! {
         pub ttl: Option<Ttl>,
         /// What the life of a key is counted from. Only `now` lets a replay prolong it. A time that lies in the past deletes the
         /// key. With a time of the record (`header:expires`, `value.expires`) and no `CONNECT_REDIS_TTL` it is the end itself.
-        pub ttl_from: TtlFrom = "timestamp",
+        pub ttl_from: ExpiryFrom = "timestamp",
         /// Where offsets are kept: in `redis`, beside the data and changed in one step with it, or in `kafka` alone.
         pub offsets: Offsets = "redis",
         /// The hash that keeps the offsets; `connect:offsets:` and the connector's name if unset.

@@ -1,10 +1,10 @@
-//! When a key ends: an absolute time that a replay computes again, so that it can't be prolonged by one.
+//! When a key ends.
 
-use std::str::FromStr;
 use std::time::Duration;
 
-use connect_core::config::{Setting, from_str};
-use connect_core::{Record, Rejection, Template};
+use connect_core::config::Setting;
+use connect_core::expiry::{self, ExpiryFrom};
+use connect_core::{Record, Rejection};
 
 /// `CONNECT_REDIS_TTL`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,48 +35,11 @@ impl Setting for Ttl {
     }
 }
 
-/// `CONNECT_REDIS_TTL_FROM`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TtlFrom {
-    /// The record's timestamp.
-    Timestamp,
-    /// The moment of the write.
-    Now,
-    /// A time that the record holds: milliseconds since the epoch, or a date and time as in RFC 3339.
-    Record(Template),
-}
-
-impl FromStr for TtlFrom {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let placeholder = match text {
-            "timestamp" => return Ok(Self::Timestamp),
-            "now" => return Ok(Self::Now),
-            _ => text.strip_prefix("header:").map_or_else(|| text.to_owned(), |name| format!("header.{name}")),
-        };
-        if !["header.", "value.", "key."].iter().any(|start| placeholder.starts_with(start)) {
-            return Err(String::new());
-        }
-        from_str(&format!("{{{placeholder}}}")).map(Self::Record)
-    }
-}
-
-impl Setting for TtlFrom {
-    fn expected() -> String {
-        "`timestamp`, `now`, `header:NAME`, `value.PATH` or `key.PATH`".to_owned()
-    }
-
-    fn parse(text: &str) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
 /// When the keys of a connector end.
 #[derive(Clone, Debug)]
 pub struct Expiry {
-    ttl: Option<Ttl>,
-    from: TtlFrom,
+    keeps: bool,
+    counted: expiry::Expiry,
 }
 
 /// When one key ends.
@@ -94,8 +57,13 @@ pub enum Ends {
 
 impl Expiry {
     /// By these settings.
-    pub fn new(ttl: Option<Ttl>, from: TtlFrom) -> Self {
-        Self { ttl, from }
+    pub fn new(ttl: Option<Ttl>, from: ExpiryFrom) -> Self {
+        let (keeps, life) = match ttl {
+            Some(Ttl::Keep) => (true, None),
+            Some(Ttl::For(life)) => (false, Some(life)),
+            None => (false, None),
+        };
+        Self { keeps, counted: expiry::Expiry::new("CONNECT_REDIS_TTL", life, from) }
     }
 
     /// When what this record writes ends.
@@ -103,37 +71,19 @@ impl Expiry {
     /// # Errors
     /// The record lacks the time to count from.
     pub fn of(&self, record: &Record) -> Result<Ends, Rejection> {
-        let duration = match self.ttl {
-            Some(Ttl::Keep) => return Ok(Ends::Kept),
-            Some(Ttl::For(duration)) => i64::try_from(duration.as_millis()).unwrap_or(i64::MAX),
-            // A time that the record names is its end.
-            None if matches!(self.from, TtlFrom::Record(_)) => 0,
-            None => return Ok(Ends::Never),
-        };
-        let start = match &self.from {
-            TtlFrom::Now => return Ok(Ends::In(duration)),
-            TtlFrom::Timestamp if record.timestamp < 0 => {
-                return Err(Rejection::new("the record has no timestamp, which CONNECT_REDIS_TTL counts from"));
-            }
-            TtlFrom::Timestamp => record.timestamp,
-            TtlFrom::Record(template) => time(&template.render(record)?).ok_or_else(|| {
-                Rejection::new(format!(
-                    "{template} is no time: CONNECT_REDIS_TTL_FROM wants milliseconds since the epoch or a date and time \
-                     as in 2030-01-31T12:00:00Z"
-                ))
-            })?,
-        };
-        Ok(Ends::At(start.saturating_add(duration).clamp(1, MOST)))
+        if self.keeps {
+            return Ok(Ends::Kept);
+        }
+        Ok(match self.counted.of(record)? {
+            expiry::Ends::Never => Ends::Never,
+            expiry::Ends::At(at) => Ends::At(at.clamp(1, MOST)),
+            expiry::Ends::In(within) => Ends::In(within),
+        })
     }
 }
 
 /// Redis refuses times that overflow when it adds to them.
 const MOST: i64 = 1 << 60;
-
-fn time(text: &[u8]) -> Option<i64> {
-    let text = std::str::from_utf8(text).ok()?;
-    text.parse().ok().or_else(|| Some(chrono::DateTime::parse_from_rfc3339(text).ok()?.timestamp_millis()))
-}
 
 #[cfg(test)]
 mod tests {
@@ -155,22 +105,18 @@ mod tests {
 
     fn of(ttl: Option<&str>, from: &str, record: &Record) -> Result<Ends, String> {
         let ttl = ttl.map(|ttl| Ttl::parse(ttl).unwrap());
-        Expiry::new(ttl, from.parse().unwrap()).of(record).map_err(|rejection| rejection.to_string())
+        Expiry::new(ttl, ExpiryFrom::parse(from).unwrap()).of(record).map_err(|rejection| rejection.to_string())
     }
 
     #[test]
-    fn counts_from_what_is_chosen() {
+    fn a_key_may_keep_the_end_that_it_has() {
         assert_eq!(of(None, "timestamp", &record(5, "")), Ok(Ends::Never));
         assert_eq!(of(Some("1s"), "timestamp", &record(5, "")), Ok(Ends::At(1_005)));
         assert_eq!(of(Some("1s"), "now", &record(-1, "")), Ok(Ends::In(1_000)));
-        assert_eq!(of(Some("keep"), "timestamp", &record(5, "")), Ok(Ends::Kept));
-        for from in ["header:ends", "value.ends"] {
-            assert_eq!(of(Some("1s"), from, &record(-1, "7000")), Ok(Ends::At(8_000)));
-            assert_eq!(of(None, from, &record(-1, "1970-01-01T00:00:09Z")), Ok(Ends::At(9_000)));
-            assert!(of(None, from, &record(-1, "soon")).unwrap_err().contains("ends} is no time"));
+        for from in ["timestamp", "header:ends"] {
+            assert_eq!(of(Some("keep"), from, &record(5, "7000")), Ok(Ends::Kept));
         }
-        assert!(of(Some("1s"), "timestamp", &record(-1, "")).unwrap_err().contains("CONNECT_REDIS_TTL"));
-        assert!(of(None, "header:other", &record(-1, "1")).unwrap_err().contains("{header.other}"));
+        assert!(of(Some("1s"), "timestamp", &record(-1, "")).unwrap_err().contains("CONNECT_REDIS_TTL counts"));
     }
 
     #[test]
@@ -179,9 +125,6 @@ mod tests {
         assert_eq!(of(Some("1s"), "header:ends", &record(0, "9223372036854775807")), Ok(Ends::At(MOST)));
         for text in ["0s", "1us", "400000years", "5", "", "forever"] {
             assert!(Ttl::parse(text).is_err(), "{text}");
-        }
-        for text in ["", "later", "header:", "offset"] {
-            assert!(TtlFrom::parse(text).is_err(), "{text}");
         }
     }
 }

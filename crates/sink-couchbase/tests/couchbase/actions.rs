@@ -33,6 +33,8 @@ pub fn cases() -> Vec<Case> {
         case(&[("ACTION", "append"), ("PATH", "l")], Some("{\"l\":[0]}"), json!({"l": [0, {"v": 1}]})),
         case(&[("ACTION", "prepend"), ("PATH", "x.l")], None, json!({"x": {"l": [{"v": 1}]}})),
         case(&[("ACTION", "prepend"), ("PATH", "l")], Some("{\"l\":[0]}"), json!({"l": [{"v": 1}, 0]})),
+        case(&[("PATH", "a.b"), ("CREATE", "path")], Some("{}"), json!({"a": {"b": {"v": 1}}})),
+        case(&[("ACTION", "append"), ("PATH", "x.l"), ("CREATE", "path")], Some("{}"), json!({"x": {"l": [{"v": 1}]}})),
         case(&[("ACTION", "counter"), ("PATH", "n"), ("AMOUNT", "{value.v}")], None, json!({"n": 1})),
         case(&[("ACTION", "counter"), ("PATH", "n"), ("AMOUNT", "-3")], Some("{\"n\":5}"), json!({"n": 2})),
         case(&[("ACTION", "counter"), ("AMOUNT", "7")], None, json!(7)),
@@ -111,7 +113,7 @@ async fn a_rejected_record_counts_once_it_can_be_written() {
 async fn what_can_not_be_changed_is_rejected_and_stays() {
     /// Settings, the document that is there, and the reason.
     type Refused<'a> = (&'a [(&'a str, &'a str)], Option<&'a str>, &'a str);
-    let no_create: [(&str, &str); 1] = [("CREATE", "false")];
+    let no_create: [(&str, &str); 1] = [("CREATE", "nothing")];
     let cases: &[Refused<'_>] = &[
         (&[("ACTION", "append"), ("PATH", "l")], Some("{\"l\":5}"), "of another type"),
         (&[("ACTION", "prepend"), ("PATH", "l")], Some("{\"l\":{}}"), "of another type"),
@@ -135,6 +137,10 @@ async fn what_can_not_be_changed_is_rejected_and_stays() {
         (&[("PATH", "a"), no_create[0]], None, "there is no document"),
         (&[("ACTION", "append"), ("PATH", "l"), no_create[0]], Some("{}"), "has nothing at CONNECT_COUCHBASE_PATH"),
         (&[("ACTION", "counter"), no_create[0]], None, "there is no document"),
+        (&[("PATH", "a.b"), ("CREATE", "path")], None, "there is no document"),
+        (&[("ACTION", "counter"), ("PATH", "n"), ("CREATE", "path")], None, "there is no document"),
+        (&[("PATH", "a"), ("CREATE", "path"), ("GUARD", "off")], None, "there is no document"),
+        (&[("PATH", "a.b"), no_create[0], ("GUARD", "off")], Some("{}"), "has nothing at CONNECT_COUCHBASE_PATH"),
     ];
     for (pairs, before, reason) in cases {
         let (server, sink) = start(pairs).await;
@@ -161,58 +167,6 @@ async fn a_large_document_is_rejected() {
     let value = format!("\"{}\"", "x".repeat(21 << 20));
     let large = Record { value: Some(value.into()), ..record(1, "k", None) };
     assert!(is_rejected(&write_one(&sink, large).await, "larger than Couchbase takes"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn expiry_counts_from_the_record_and_replays_do_not_prolong_it() {
-    let (server, sink) = start(&[("EXPIRY", "1h")]).await;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
-    let fresh = |offset| Record { timestamp: now, ..record(offset, "k", VALUE) };
-    let expected = Some((now / 1000 + 3600) as u32);
-    assert_eq!(write_one(&sink, fresh(1)).await, None);
-    assert_eq!(server.document("k").map(|document| document.expiry), expected);
-    assert_eq!(write_one(&sink, fresh(1)).await, Some(Verdict::Superseded));
-    assert_eq!(server.document("k").map(|document| document.expiry), expected);
-    // An old record: its document is gone at once.
-    assert_eq!(write_one(&sink, record(2, "k", VALUE)).await, Some(Verdict::Expired));
-    assert_eq!(body(&server, "k"), None);
-
-    let touching = crate::support::sink(&server, &[("ACTION", "touch"), ("EXPIRY", "1h")]);
-    server.put("touched", foreign("{\"stays\":1}"));
-    assert_eq!(write_one(&touching, Record { key: Some("touched".into()), ..fresh(1) }).await, None);
-    assert_eq!(server.document("touched").map(|document| document.expiry), expected);
-    assert_eq!((body(&server, "touched"), mark(&server, "touched")), (Some(json!({"stays": 1})), Some(1)));
-    assert_eq!(write_one(&touching, record(2, "absent", VALUE)).await, Some(Verdict::Superseded));
-    // Another program made it live on: a replay does not end that.
-    let touched = server.document("touched").unwrap();
-    server.put("touched", Document { expiry: u32::MAX, ..touched });
-    let again = || Record { key: Some("touched".into()), ..fresh(1) };
-    for touching in [&touching, &crate::support::sink(&server, &[("ACTION", "touch"), ("EXPIRY", "1h")])] {
-        assert_eq!(write_one(touching, again()).await, Some(Verdict::Superseded));
-        assert_eq!(server.document("touched").map(|document| document.expiry), Some(u32::MAX));
-    }
-    assert_eq!(
-        write_one(&touching, record(2, "touched", None)).await,
-        None,
-        "a tombstone removes, whatever the action"
-    );
-    assert_eq!(body(&server, "touched"), None);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_expiry_is_kept_where_it_should_be() {
-    let expiring = |text: &str| Document { expiry: u32::MAX, ..foreign(text) };
-    for (pairs, expiry) in [
-        (&[][..], 0),
-        (&[("PRESERVE_EXPIRY", "true")][..], u32::MAX),
-        (&[("PATH", "a")][..], u32::MAX),
-        (&[("ACTION", "append"), ("PATH", "l")][..], u32::MAX),
-    ] {
-        let (server, sink) = start(pairs).await;
-        server.put("k", expiring("{}"));
-        assert_eq!(write_one(&sink, record(1, "k", VALUE)).await, None);
-        assert_eq!(server.document("k").unwrap().expiry, expiry, "{pairs:?}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

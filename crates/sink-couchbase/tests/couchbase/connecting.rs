@@ -1,11 +1,13 @@
 //! What `check` tells, and that nothing waits for ever.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use connect_core::{Sink, SinkError};
+use connect_core::{Record, Sink, SinkError};
 use couchbase_test_server::{Action, Fault};
 use couchbase_test_server::{Certificates, Options, Server, opcode, status};
+
+use sink_couchbase::CouchbaseSink;
 
 use crate::support::*;
 
@@ -63,7 +65,7 @@ fn sink_to(url: &str) -> sink_couchbase::CouchbaseSink {
         ("CONNECT_COUCHBASE_BUCKET", "b"),
         ("CONNECT_COUCHBASE_TIMEOUT", "500ms"),
     ];
-    sink_couchbase::CouchbaseSink::new(sink_couchbase::CouchbaseConfig::from_pairs(&pairs).unwrap()).unwrap()
+    CouchbaseSink::new(sink_couchbase::CouchbaseConfig::from_pairs(&pairs).unwrap(), &context()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,6 +128,43 @@ async fn partitions_share_an_attempt_to_connect() {
     }
 }
 
+#[test]
+fn an_answer_may_take_a_third_of_a_write() {
+    let server = tokio::runtime::Runtime::new().unwrap().block_on(Server::start(Options::default())).unwrap();
+    let new = |pairs: &[(&str, &str)]| {
+        let mut context = context();
+        context.settings.write_timeout = Duration::from_secs(4);
+        CouchbaseSink::new(config(&server, pairs), &context).map(drop)
+    };
+    assert_eq!(new(&[]), Ok(()), "a shorter time for a write shortens that of an answer");
+    assert_eq!(new(&[("TIMEOUT", "1s")]), Ok(()));
+    let problem = new(&[("TIMEOUT", "2s")]).unwrap_err();
+    assert!(problem.contains("CONNECT_COUCHBASE_TIMEOUT=2s"), "{problem}");
+    assert!(problem.contains("CONNECT_WRITE_TIMEOUT=4s"), "{problem}");
+}
+
+/// The core would drop what takes longer, and what was done until then would count for nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_ends_within_its_time_however_slow_the_answers_are() {
+    let server = Server::start(Options::default()).await.unwrap();
+    let mut context = context();
+    context.settings.write_timeout = Duration::from_secs(3);
+    // One request at a time, so that the writes wait for each other too.
+    let sink = CouchbaseSink::new(config(&server, &[("MAX_IN_FLIGHT", "1")]), &context).unwrap();
+    write_until_done(&sink, &[record(0, "first", "1")]).await;
+    server.inject(Fault::new(Action::Late(Duration::from_millis(800))).on(opcode::LOOKUP_IN).times(u64::MAX));
+    server.inject(Fault::new(Action::Swallow).times(u64::MAX));
+    let write = async |partition| {
+        let records = (1..20).map(|offset| Record { partition, ..record(offset, &format!("k{offset}"), "1") });
+        let begun = Instant::now();
+        let _ = try_write(&sink, &records.collect::<Vec<_>>()).await;
+        begun.elapsed()
+    };
+    for took in futures::future::join_all((0..4).map(write)).await {
+        assert!(took < context.settings.write_timeout, "{took:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_seed_is_passed_over() {
     let server = Server::start(Options::default()).await.unwrap();
@@ -158,7 +197,7 @@ async fn tls_with_a_private_authority_and_with_a_client_certificate() {
         ("CONNECT_COUCHBASE_KEY_FILE", &key),
     ];
     let config = <sink_couchbase::CouchbaseConfig as connect_core::config::Section>::from_pairs(&pairs).unwrap();
-    let with_certificate = sink_couchbase::CouchbaseSink::new(config).unwrap();
+    let with_certificate = CouchbaseSink::new(config, &context()).unwrap();
     with_certificate.check().await.unwrap();
     assert_eq!(write_one(&with_certificate, record(2, "k", "2")).await, None);
 

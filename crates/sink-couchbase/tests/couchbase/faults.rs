@@ -26,6 +26,8 @@ async fn what_may_pass_is_tried_until_it_does() {
         status::RATE_LIMITED,
         status::NOT_MY_VBUCKET,
         status::UNKNOWN_COLLECTION,
+        status::UNKNOWN_SCOPE,
+        status::NO_BUCKET,
         status::AUTH_STALE,
         status::INVALID,
         0x7777,
@@ -93,6 +95,7 @@ async fn what_stays_is_named() {
 async fn what_a_person_must_change_is_fatal() {
     for (status, part) in [
         (status::NO_ACCESS, "bucket_full_access"),
+        (status::AUTH_ERROR, "CONNECT_COUCHBASE_PASSWORD"),
         (status::DURABILITY_INVALID, "CONNECT_COUCHBASE_DURABILITY"),
         (status::NOT_SUPPORTED, "bucket of type Couchbase"),
         (status::UNKNOWN_COMMAND, "bucket of type Couchbase"),

@@ -126,7 +126,7 @@ async fn a_topic_made_anew_is_not_superseded_by_its_former_life() {
 async fn a_replay_in_a_new_epoch_writes_everything_again_and_stops_who_was_left_behind() {
     for (pairs, written) in [(&[][..], json!(2)), (&[("PATH", "a")][..], json!({"a": 2}))] {
         let (server, old) = start(pairs).await;
-        let in_epoch = |epoch| sink(&server, pairs).in_epoch(epoch);
+        let in_epoch = |epoch| sink_in_epoch(epoch, &server, pairs);
         let before = [record(1_000, "k", "1"), record(1_001, "gone", "1"), record(1_002, "gone", None)];
         assert_eq!(write(&old, &before).await, [None, None, None]);
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use connect_core::config::Section;
-use connect_core::{Assigned, Batch, Item, Outcome, Record, Sink, SinkError, TopicPartition, Verdict};
+use connect_core::{
+    Assigned, Batch, Context, Item, Outcome, Record, Settings, Sink, SinkError, TopicPartition, Verdict,
+};
 use couchbase_test_server::{Options, Server};
 use serde_json::Value;
 use sink_couchbase::{CouchbaseConfig, CouchbaseSink};
@@ -24,7 +26,15 @@ pub fn config(server: &Server, pairs: &[(&str, &str)]) -> CouchbaseConfig {
 }
 
 pub fn sink(server: &Server, pairs: &[(&str, &str)]) -> CouchbaseSink {
-    CouchbaseSink::new(config(server, pairs)).unwrap()
+    sink_in_epoch(0, server, pairs)
+}
+
+pub fn sink_in_epoch(epoch: u16, server: &Server, pairs: &[(&str, &str)]) -> CouchbaseSink {
+    CouchbaseSink::new(config(server, pairs), &Context { epoch, ..context() }).unwrap()
+}
+
+pub fn context() -> Context {
+    Context { name: "test".to_owned(), epoch: 0, topics: vec!["t".to_owned()], settings: Settings::default() }
 }
 
 pub async fn start(pairs: &[(&str, &str)]) -> (Server, CouchbaseSink) {
