@@ -44,7 +44,7 @@ impl Context {
     pub fn new<C>(configuration: &Configuration<C>) -> Self {
         Self {
             name: configuration.core.name.as_str().to_owned(),
-            epoch: configuration.core.epoch,
+            epoch: configuration.core.epoch.get(),
             topics: configuration.kafka.topics.names().to_vec(),
             settings: configuration.core.settings(&configuration.kafka),
         }

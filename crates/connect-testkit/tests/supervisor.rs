@@ -1,15 +1,15 @@
 //! One promise of the framework a test, where the simulation would not point at the line.
 
 use std::future::pending;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use connect_core::{
-    Assigned, Assignment, AssignmentError, Batch, Budget, Change, CommitError, DeadLetters, Fate, Health, Ledgers,
-    OutOfRange, Outcome, Pipeline, Record, Rejection, Resume, RunEnd, Settings, Sink, SinkError, Start, Stop,
-    TopicPartition, supervise,
+    Assigned, Assignment, AssignmentError, Batch, Budget, Change, CommitError, DeadLetters, Fate, Fetched, Health,
+    Ledgers, OutOfRange, Outcome, Pipeline, Position, Record, Rejection, Resume, RunEnd, Settings, Sink, SinkError,
+    Source, SourceError, Start, Stop, TopicPartition, supervise,
 };
 use connect_testkit::dice::{Dice, Trouble};
 use connect_testkit::group::{Group, Member, MemberId};
@@ -92,9 +92,28 @@ impl Assignment for Unheard {
     }
 }
 
+/// A source that remembers from where it was read.
+struct Traced {
+    source: LogSource,
+    fetches: Arc<Mutex<Vec<i64>>>,
+}
+
+impl Source for Traced {
+    async fn fetch(&self, partition: &TopicPartition, offset: i64) -> Result<Fetched, SourceError> {
+        self.fetches.lock().expect("nobody panics").push(offset);
+        self.source.fetch(partition, offset).await
+    }
+
+    async fn offset(&self, partition: &TopicPartition, position: Position) -> Result<i64, SourceError> {
+        self.source.offset(partition, position).await
+    }
+}
+
 /// A topic, a store, and the processes that move the one into the other.
 struct World {
     log: Log,
+    /// Where reading began, each time.
+    fetches: Arc<Mutex<Vec<i64>>>,
     group: Group,
     sink: Moody,
     settings: Settings,
@@ -126,7 +145,8 @@ fn partition(number: i32) -> TopicPartition {
 impl World {
     fn new(guard: Guard, settings: Settings) -> Self {
         let sink = Moody { store: Store::new(guard, Effect::Put), mood: Arc::default() };
-        Self { log: Log::new([partition(0), partition(1)]), group: Group::new(|_, _| {}), sink, settings }
+        let log = Log::new([partition(0), partition(1)]);
+        Self { log, fetches: Arc::default(), group: Group::new(|_, _| {}), sink, settings }
     }
 
     /// Appends one record a key; each is of the second that is its offset.
@@ -153,6 +173,7 @@ impl World {
         let (ledgers, health, shutdown) =
             (Arc::<Ledgers>::default(), Arc::<Health>::default(), CancellationToken::new());
         let source = LogSource::new(self.log.clone(), Budget::new(1 << 20), Dice::new(1), Trouble::new(0));
+        let source = Traced { source, fetches: Arc::clone(&self.fetches) };
         let sink = Arc::new(self.sink.clone());
         let settings = self.settings.clone();
         let pipeline = Pipeline::new(Arc::new(source), sink, dead_letters, settings, Arc::clone(&ledgers));
@@ -227,6 +248,29 @@ async fn a_backfill_ends_although_a_partition_was_handed_over() {
     assert_eq!(first.end().await, Ok(RunEnd::Finished));
     assert_eq!(second.end().await, Ok(RunEnd::Finished));
     assert_eq!(world.keys(), ["a", "b", "c"]);
+}
+
+/// What comes after the start is for the next run, also where the store makes this one begin anew.
+#[tokio::test(start_paused = true)]
+async fn a_backfill_reads_to_the_end_as_it_was_at_the_start() {
+    let world = World::new(Guard::Atomic, with(|settings| settings.stop = Stop::End));
+    world.produce(0, &["a"], Behaviour::Written);
+    assert_eq!(world.start_on(&[0]).end().await, Ok(RunEnd::Finished));
+    world.produce(0, &["b", "c"], Behaviour::Written);
+    world.mood(HANGING);
+    let process = world.start_on(&[0]);
+    until(|| process.ledgers.of(&partition(0)).in_flight() > 0).await;
+    for _ in 0..100 {
+        world.produce(0, &["later"], Behaviour::Written);
+    }
+    // The store went back: the process asks it where to go on, and reads from there.
+    world.sink.store.fail_over();
+    world.mood(WELL);
+    assert_eq!(process.end().await, Ok(RunEnd::Finished));
+    let fetches = world.fetches.lock().expect("nobody panics").clone();
+    assert!(fetches.starts_with(&[0, 1, 0]) && fetches.iter().all(|offset| *offset < 3), "read from {fetches:?}");
+    let keys = world.keys();
+    assert!(["a", "b", "c"].iter().all(|key| keys.contains(&(*key).to_owned())), "{keys:?}");
 }
 
 async fn keys_from(start: Start) -> Vec<String> {
@@ -353,6 +397,27 @@ async fn a_partition_that_is_not_drained_in_time_goes_to_its_new_owner_all_the_s
     until(|| world.group.owner(&partition(0)) == Some(second.member)).await;
     assert_eq!(first.ledgers.of(&partition(0)).count(Fate::Returned), 1);
     assert_eq!(first.ledgers.of(&partition(0)).stalled_seconds(), None, "it is not the first one's any more");
+    world.mood(WELL);
+    world.until_committed(0, 1).await;
+    assert_eq!(first.stop().await, Ok(RunEnd::Drained));
+    assert_eq!(second.stop().await, Ok(RunEnd::Drained));
+}
+
+/// Whoever stops a process lets it drain for so long: a group that would wait for longer is of no use to it.
+#[tokio::test(start_paused = true)]
+async fn a_hand_over_takes_no_longer_than_a_drain_may() {
+    let world = World::new(Guard::PerKey, with(|settings| settings.drain_timeout = Duration::from_secs(2)));
+    let first = world.start_on(&[0]);
+    let second = world.start();
+    world.mood(HANGING);
+    world.produce(0, &["a"], Behaviour::Written);
+    until(|| first.ledgers.of(&partition(0)).in_flight() == 1).await;
+    let begun = Instant::now();
+    world.group.hand_over(&partition(0), second.member, Duration::from_secs(60));
+    until(|| world.group.owner(&partition(0)) == Some(second.member)).await;
+    let taken = begun.elapsed();
+    assert!((2.0..3.0).contains(&taken.as_secs_f64()), "{taken:?}");
+    assert_eq!(world.group.committed(&partition(0)), Some(0), "nothing was written");
     world.mood(WELL);
     world.until_committed(0, 1).await;
     assert_eq!(first.stop().await, Ok(RunEnd::Drained));

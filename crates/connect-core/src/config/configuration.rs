@@ -1,7 +1,10 @@
 //! The whole configuration of a connector: the sections that all have, and its own.
 
 use super::section::find;
-use super::{CoreConfig, DeadLettersChoice, KafkaConfig, Layers, Problems, Reader, Section, Topics, Variable};
+use super::{
+    AssignmentChoice, CoreConfig, DeadLettersChoice, KafkaConfig, Layers, Problems, Reader, Section, Shard, Topics,
+    Variable,
+};
 
 /// The configuration of a connector whose own section is `C`.
 #[derive(Clone, Debug)]
@@ -25,6 +28,7 @@ impl<C: Section> Configuration<C> {
         let kafka = KafkaConfig::read(&mut reader);
         let sink = C::read(&mut reader);
         refuse_own_dead_letters(&mut reader);
+        refuse_shard_of_a_group(&mut reader);
         reader.refuse_unknown(&Self::variables());
         let problems = reader.finish();
         match (core, kafka, sink) {
@@ -48,6 +52,17 @@ fn refuse_own_dead_letters(reader: &mut Reader<'_>) {
         let variables = [CoreConfig::variable("dead_letters"), KafkaConfig::variable("topics")];
         let message = format!("the dead-letter topic {topic:?} is read too: its records would come back for ever");
         reader.conflict_of(&variables.into_iter().flatten().collect::<Vec<_>>(), &message);
+    }
+}
+
+/// In a group a shard would do nothing: who sets one believes that the others have the rest.
+fn refuse_shard_of_a_group(reader: &mut Reader<'_>) {
+    let shard = reader.peek::<CoreConfig, Option<Shard>>("shard").flatten();
+    let assignment = reader.peek::<KafkaConfig, AssignmentChoice>("assignment");
+    if shard.is_some() && assignment == Some(AssignmentChoice::Group) {
+        let variables = [CoreConfig::variable("shard"), KafkaConfig::variable("assignment")];
+        let message = "a shard is for processes without a group: set CONNECT_KAFKA_ASSIGNMENT=static, or no shard";
+        reader.conflict_of(&variables.into_iter().flatten().collect::<Vec<_>>(), message);
     }
 }
 
@@ -159,6 +174,24 @@ mod tests {
             )
         );
         assert!(problems.contains("CONNECT_MEMORY"), "{problems}");
+    }
+
+    #[test]
+    fn a_shard_is_for_processes_without_a_group() {
+        let pairs = [
+            ("CONNECT_NAME", "orders"),
+            ("CONNECT_KAFKA_BROKERS", "kafka:9092"),
+            ("CONNECT_KAFKA_TOPICS", "orders"),
+            ("CONNECT_STORE_PASSWORD", "007"),
+            ("CONNECT_SHARD", "0/2"),
+        ];
+        let problems = load(&pairs).expect_err("the group is the default").to_string();
+        let both = "CONNECT_SHARD (environment), CONNECT_KAFKA_ASSIGNMENT (default): a shard is for";
+        assert!(problems.contains(both), "{problems}");
+        let problems = load(&[&pairs[..], &[("CONNECT_KAFKA_ASSIGNMENT", "group")]].concat()).expect_err("said so");
+        assert!(problems.to_string().contains("CONNECT_KAFKA_ASSIGNMENT (environment)"), "{problems}");
+        let without = load(&[&pairs[..], &[("CONNECT_KAFKA_ASSIGNMENT", "static")]].concat()).expect("valid");
+        assert_eq!(without.core.shard, Some(Shard { index: 0, count: 2 }));
     }
 
     #[test]

@@ -10,12 +10,9 @@ use bytesize::ByteSize;
 use tracing_subscriber::EnvFilter;
 
 use super::kafka::check_topic;
-use super::{KafkaConfig, Setting};
+use super::{KafkaConfig, Setting, from_str};
 use crate::settings::{Settings, Tombstones};
 use crate::{section, words};
-
-/// With an offset below 2^48 it makes a positive number of 64 bits, as Elasticsearch's versions are.
-pub(crate) const HIGHEST_EPOCH: u16 = i16::MAX as u16;
 
 section! {
     /// What every connector has.
@@ -24,7 +21,7 @@ section! {
         pub name: Name,
         /// Counts how often this connector was made to write everything again, by `offsets reset --new-epoch`, which says what to
         /// set. A store that refuses older records (Elasticsearch, Couchbase) takes those of a higher epoch for newer.
-        pub epoch: u16 = "0",
+        pub epoch: Epoch = "0",
         /// What a record with a null value means: `delete` what its key names, `ignore` it, or `reject` it as a record
         /// that can't be written.
         pub tombstones: Tombstones = "delete",
@@ -36,8 +33,8 @@ section! {
         pub dead_letters_partitions: Option<NonZeroU16>,
         /// Replicas of the dead-letter topic, when it is created. Not set: as the broker does by default.
         pub dead_letters_replication: Option<NonZeroU16>,
-        /// This process's part when several share the partitions without a group, as in `0/3` of three (counted from 0). For
-        /// `CONNECT_KAFKA_ASSIGNMENT=static`.
+        /// This process's part when several share the partitions without a group, as in `0/3` of three (counted from 0). Only
+        /// with `CONNECT_KAFKA_ASSIGNMENT=static`.
         pub shard: Option<Shard>,
         /// Memory for everything in flight, all partitions together.
         pub memory: ByteSize = "24MiB",
@@ -66,9 +63,6 @@ section! {
         let created = dead_letters_partitions.is_some() || dead_letters_replication.is_some();
         (created && dead_letters.topic().is_none()).then(|| "a topic is created for `topic:NAME` only".to_owned())
     }
-    rule (epoch) {
-        (*epoch > HIGHEST_EPOCH).then(|| format!("expected 0 to {HIGHEST_EPOCH}"))
-    }
     rule (memory) {
         (memory.as_u64() < ByteSize::mib(1).as_u64()).then(|| "expected at least 1MiB".to_owned())
     }
@@ -80,6 +74,31 @@ section! {
     }
     rule (write_timeout) {
         write_timeout.is_zero().then(|| "expected more than nothing".to_owned())
+    }
+}
+
+/// `CONNECT_EPOCH`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Epoch(u16);
+
+impl Epoch {
+    /// With an offset below 2^48 it makes a positive number of 64 bits, as Elasticsearch's versions are.
+    pub(crate) const HIGHEST: u16 = i16::MAX as u16;
+
+    /// The number, 0 to 32767.
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl Setting for Epoch {
+    fn expected() -> String {
+        format!("a whole number from 0 to {}", Self::HIGHEST)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let epoch = from_str(text)?;
+        if epoch > Self::HIGHEST { Err(String::new()) } else { Ok(Self(epoch)) }
     }
 }
 
@@ -306,6 +325,7 @@ mod tests {
             (&[("CONNECT_BATCH_BYTES", "25MiB")], "CONNECT_MEMORY (default): a batch can't be larger"),
             (&[("CONNECT_BATCH_BYTES", "0")], "at least one byte"),
             (&[("CONNECT_BATCH_RECORDS", "0")], "a whole number from 1"),
+            (&[("CONNECT_EPOCH", "32768")], "a whole number from 0 to 32767, got \"32768\""),
             (&[("CONNECT_RATE", "-1")], "a whole number from 1"),
             (&[("CONNECT_WRITE_TIMEOUT", "0s")], "more than nothing"),
             (&[("CONNECT_ADMIN_LISTEN", "9464")], "an IP address and a port"),

@@ -30,7 +30,9 @@ section! {
         pub group_protocol: GroupProtocol = "auto",
         /// A name that stays with this process when it restarts, such as its pod's: then a restart moves no partitions.
         pub instance_id: Option<String>,
-        /// After this long without a heartbeat the group takes this process for dead and gives its partitions to others.
+        /// After this long without a heartbeat the group takes this process for dead and gives its partitions to others. With the
+        /// protocol of Kafka 4 that is for the broker to say (`group.consumer.session.timeout.ms`, 45s by default); this is then only
+        /// how long this process, unheard, goes on by itself.
         pub session_timeout: Duration = "45s",
         /// How long the others wait for this process to finish with partitions that are to move.
         pub rebalance_timeout: Duration = "60s",

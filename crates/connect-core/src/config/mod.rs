@@ -14,8 +14,7 @@ mod section;
 mod setting;
 
 pub use self::configuration::{Configuration, Effective, effective};
-pub(crate) use self::core::HIGHEST_EPOCH;
-pub use self::core::{CoreConfig, DeadLettersChoice, LogFilter, LogFormat, Name, Shard};
+pub use self::core::{CoreConfig, DeadLettersChoice, Epoch, LogFilter, LogFormat, Name, Shard};
 pub use self::kafka::{
     AssignmentChoice, GroupProtocol, Isolation, KafkaConfig, ReaderChoice, SaslMechanism, Security, Topics,
 };

@@ -30,7 +30,7 @@ impl Membership {
         let subscription = Subscription::new(&config.topics, core.dead_letters.topic())?;
         let group = group_name(config, core);
         let (assignment, coordinator) = (config.assignment, Coordinator::new(Arc::clone(&cluster), &group));
-        let coordinator = coordinator.in_epoch(core.epoch);
+        let coordinator = coordinator.in_epoch(core.epoch.get());
         Ok(match assignment {
             AssignmentChoice::Group => Self::Group(GroupAssignment::by(coordinator, subscription)),
             AssignmentChoice::Static => Self::Static(StaticAssignment::by(coordinator, subscription, core.shard)),

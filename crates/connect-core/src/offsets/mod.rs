@@ -112,7 +112,7 @@ impl<K: Sink> Desk<K> {
         let subscription =
             Subscription::new(&kafka.topics, core.dead_letters.topic()).map_err(|error| error.to_string())?;
         let limit = core.write_timeout;
-        let coordinator = Coordinator::new(Cluster::new(kafka), &group).in_epoch(core.epoch);
+        let coordinator = Coordinator::new(Cluster::new(kafka), &group).in_epoch(core.epoch.get());
         Ok(Self { coordinator, subscription, sink: C::sink(sink, context).await?, limit })
     }
 

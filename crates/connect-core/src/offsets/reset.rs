@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::show::stored;
 use super::table::table;
 use super::{Desk, Place, Report, Selection, patiently};
-use crate::config::{AssignmentChoice, Configuration};
+use crate::config::{AssignmentChoice, Configuration, Epoch};
 use crate::connector::Connector;
 use crate::kafka::CommitNote;
 use crate::kafka::coordinator::{Committed, Identity};
@@ -93,7 +93,8 @@ fn refusal(group: &str, members: &[GroupMember], session: std::time::Duration) -
     let names: Vec<_> = members.iter().map(ToString::to_string).collect();
     format!(
         "nothing was changed: group {group} has members: {}. Stop every process of this connector first. One that was killed, or \
-         that has a CONNECT_KAFKA_INSTANCE_ID, counts until its session ends ({session:?})",
+         that has a CONNECT_KAFKA_INSTANCE_ID, counts until its session ends: {session:?} in the classic protocol, in that of \
+         Kafka 4 what the broker says (group.consumer.session.timeout.ms)",
         names.join(", ")
     )
 }
@@ -128,7 +129,7 @@ fn next_epoch(ours: u16, places: &[Place], new: bool) -> Result<u16, String> {
     if !new {
         return Ok(highest);
     }
-    highest.checked_add(1).filter(|epoch| *epoch <= crate::config::HIGHEST_EPOCH).ok_or_else(|| {
+    highest.checked_add(1).filter(|epoch| *epoch <= Epoch::HIGHEST).ok_or_else(|| {
         "nothing was changed: there are no more epochs; use a new CONNECT_NAME and a new place in the store".to_owned()
     })
 }
@@ -190,7 +191,7 @@ mod tests {
         assert_eq!(next_epoch(9, &places, true), Ok(10));
         assert_eq!(next_epoch(0, &places, false), Ok(4), "a reset alone does not go back to an older epoch");
         assert_eq!(next_epoch(0, &places[1..], false), Ok(0));
-        assert!(next_epoch(crate::config::HIGHEST_EPOCH, &places, true).is_err());
+        assert!(next_epoch(Epoch::HIGHEST, &places, true).is_err());
     }
 
     #[test]

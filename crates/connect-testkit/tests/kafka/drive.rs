@@ -5,7 +5,8 @@ use std::time::Duration;
 use connect_core::config::Isolation;
 use connect_core::kafka::coordinator::{Coordinator, Identity};
 use connect_core::kafka::{
-    Connection, GroupAssignment, KafkaDeadLetterTopic, KafkaError, KafkaSource, Subscription, list_offsets,
+    Connection, GroupAssignment, KafkaDeadLetterTopic, KafkaError, KafkaSource, RskafkaSource, Subscription,
+    list_offsets,
 };
 use connect_core::{
     Assignment, Budget, Change, CommitError, DeadLetter, DeadLetterError, DeadLetterTopic, Position, Record, Rejection,
@@ -67,9 +68,10 @@ pub async fn drive_times(brokers: &Brokers, api: ApiKey, fault: Fault, times: us
     let mut lost = false;
     let work = async {
         match api {
-            ApiKey::Fetch | ApiKey::Metadata | ApiKey::ApiVersions => {
+            ApiKey::Fetch => read_in_session(brokers, script).await,
+            ApiKey::Metadata | ApiKey::ApiVersions => {
                 script();
-                read(brokers).await
+                read_from(&source(brokers), 0).await
             }
             ApiKey::ListOffsets => {
                 script();
@@ -102,7 +104,7 @@ pub async fn drive_behind(brokers: &Brokers, fault: Fault) -> Driven {
     let large = "x".repeat(100_000);
     brokers.append(&partition(), &[draft(&large)]);
     brokers.append(&partition(), &[draft(&large)]);
-    let source = KafkaSource::new(cluster(brokers, &[]), Budget::new(8 << 20));
+    let source = source(brokers);
     let first = source.fetch(&partition(), 0).await.expect("the first record");
     assert!(first.next < 3, "it is behind");
     brokers.script(ApiKey::Fetch, 1, fault);
@@ -110,12 +112,36 @@ pub async fn drive_behind(brokers: &Brokers, fault: Fault) -> Driven {
     Driven::new(brokers, end, false)
 }
 
-async fn read(brokers: &Brokers) -> End {
-    let source = KafkaSource::new(cluster(brokers, &[]), Budget::new(8 << 20));
-    read_from(&source, 0).await
+/// The simple reader makes this request, with one wrong answer to it.
+pub async fn drive_rskafka(brokers: &Brokers, api: ApiKey, fault: Fault) -> Driven {
+    let source = RskafkaSource::new(Connection::new(config(brokers, &[])), Budget::new(8 << 20));
+    brokers.script(api, 1, fault);
+    let work = async {
+        // Offsets are looked up apart from reading.
+        while api == ApiKey::ListOffsets && source.offset(&partition(), Position::Latest).await != Ok(1) {
+            sleep(AGAIN).await;
+        }
+        read_from(&source, 0).await
+    };
+    let end = timeout(LIMIT, work).await.unwrap_or_else(|_| panic!("{api:?} and {fault:?}: no end within {LIMIT:?}"));
+    Driven::new(brokers, end, false)
 }
 
-async fn read_from(source: &KafkaSource, offset: i64) -> End {
+fn source(brokers: &Brokers) -> KafkaSource {
+    KafkaSource::new(cluster(brokers, &[]), Budget::new(8 << 20))
+}
+
+/// The wrong answer comes when the broker keeps a session with what is to be read.
+async fn read_in_session(brokers: &Brokers, script: impl Fn()) -> End {
+    brokers.keep_sessions(true);
+    let source = source(brokers);
+    assert!(matches!(read_from(&source, 0).await, End::Done), "the session begins");
+    brokers.append(&partition(), &[draft("w")]);
+    script();
+    read_from(&source, 1).await
+}
+
+async fn read_from(source: &impl Source, offset: i64) -> End {
     loop {
         match source.fetch(&partition(), offset).await {
             Ok(fetched) if fetched.records.is_empty() => {}
@@ -205,18 +231,20 @@ async fn member(brokers: &Brokers, api: ApiKey, fault: Fault, times: usize, lost
     let config = config(brokers, &settings);
     let subscription = Subscription::new(&config.topics, None).expect("names");
     let mut assignment = GroupAssignment::new(cluster(brokers, &settings), GROUP, subscription);
-    // A heartbeat is answered wrongly when there is something to lose.
+    // A heartbeat is answered wrongly when there is something to lose. The one that goes along with taking it up may still be on its
+    // way then, and its answer is not looked at: the next one would say the same.
     let beats = matches!(api, ApiKey::Heartbeat | ApiKey::ConsumerGroupHeartbeat);
+    let asked_since = |from| brokers.journal().iter().skip(from).filter(|asked| asked.api == api).count();
     let mut scripted = false;
     let mut owned = false;
     let mut from = 0;
     loop {
-        if !scripted && (owned || !beats) {
+        if !scripted && (!beats || owned && asked_since(from) >= 2) {
             scripted = true;
             from = brokers.journal().len();
             brokers.script(api, times, fault);
         }
-        let asked = brokers.journal().iter().skip(from).filter(|asked| asked.api == api).count();
+        let asked = asked_since(from);
         let classic = brokers.journal().iter().any(|asked| asked.api == ApiKey::SyncGroup);
         let again = asked > times || (classic && api == ApiKey::ConsumerGroupHeartbeat);
         if scripted && owned && again {
@@ -228,7 +256,13 @@ async fn member(brokers: &Brokers, api: ApiKey, fault: Fault, times: usize, lost
             () = sleep(AGAIN) => continue,
         };
         match change {
-            Ok(Change::Assigned(partitions)) => owned |= !partitions.is_empty(),
+            Ok(Change::Assigned(partitions)) if partitions.is_empty() => {}
+            Ok(Change::Assigned(_)) => {
+                if !scripted {
+                    from = brokers.journal().len();
+                }
+                owned = true;
+            }
             Ok(Change::Lost(_)) => (owned, *lost) = (false, true),
             Ok(other) => panic!("{other:?}"),
             Err(error) => return End::Fatal(error.to_string()),

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use ApiKey::{
-    ApiVersions, ConsumerGroupHeartbeat, Fetch, FindCoordinator, Heartbeat, JoinGroup, ListOffsets, Metadata,
-    OffsetCommit, OffsetFetch, SyncGroup,
+    ApiVersions, ConsumerGroupHeartbeat, CreateTopics, Fetch, FindCoordinator, Heartbeat, JoinGroup, ListOffsets,
+    Metadata, OffsetCommit, OffsetFetch, Produce, SyncGroup,
 };
-use connect_testkit::broker::{ApiKey, Fault};
+use connect_testkit::broker::{ApiKey, Brokers, Fault};
 use futures::FutureExt;
 use futures::future::join_all;
 
-use crate::drive::{End, drive};
+use crate::drive::{Driven, End, drive, drive_rskafka};
 use crate::{brokers, put_forward};
 
 const REQUESTS: [ApiKey; 11] = [
@@ -66,15 +66,35 @@ fn limit(api: ApiKey) -> Duration {
 async fn silence_has_an_end() {
     for api in REQUESTS {
         let brokers = brokers().await;
-        let clock = async {
-            brokers.until("it is silent", |all| all.iter().any(|asked| asked.fault == Some(Fault::Silence))).await;
-            // Only this request waits for time to pass: putting the clock forward takes nothing from anybody else.
-            put_forward(limit(api) + Duration::from_millis(100)).await;
-        };
-        let (driven, ()) = tokio::join!(drive(&brokers, api, Fault::Silence), clock);
+        let driven = until_it_ends(&brokers, limit(api), drive(&brokers, api, Fault::Silence)).await;
         assert!(matches!(driven.end, End::Done), "{api:?}: {:?}", driven.end);
         assert!(!driven.lost, "{api:?}: a membership was lost");
     }
+}
+
+/// rskafka by itself waits for ever; dead letters and the simple reader must not.
+#[tokio::test]
+async fn rskafka_s_silence_has_an_end() {
+    for api in [Produce, CreateTopics] {
+        let brokers = brokers().await;
+        let driven = until_it_ends(&brokers, limit(api), drive(&brokers, api, Fault::Silence)).await;
+        assert!(matches!(driven.end, End::Done), "{api:?}: {:?}", driven.end);
+    }
+    for api in [Metadata, ListOffsets, Fetch] {
+        let brokers = brokers().await;
+        let driven = until_it_ends(&brokers, limit(api), drive_rskafka(&brokers, api, Fault::Silence)).await;
+        assert!(matches!(driven.end, End::Done), "{api:?}: {:?}", driven.end);
+    }
+}
+
+/// Puts the clock forward when the broker has become silent. Only the request that it left unanswered waits for time to pass: that takes
+/// nothing from anybody else.
+async fn until_it_ends(brokers: &Brokers, limit: Duration, drive: impl Future<Output = Driven>) -> Driven {
+    let clock = async {
+        brokers.until("it is silent", |all| all.iter().any(|asked| asked.fault == Some(Fault::Silence))).await;
+        put_forward(limit + Duration::from_millis(100)).await;
+    };
+    tokio::join!(drive, clock).0
 }
 
 /// A broker that brakes us answers at once, and takes our next request late. Nothing is lost by that, and nothing begun anew.

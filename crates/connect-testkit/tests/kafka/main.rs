@@ -4,6 +4,7 @@
 mod commits;
 mod drive;
 mod faults;
+mod membership;
 mod moves;
 mod table;
 

@@ -7,6 +7,7 @@ use connect_core::kafka::coordinator::{Coordinator, Identity};
 use connect_core::kafka::{GroupAssignment, KafkaSource, StaticAssignment, Subscription};
 use connect_core::{Assignment, Budget, Change, Record, Source, SourceError, TopicPartition};
 use connect_testkit::broker::{ApiKey, Asked, Brokers, FOREVER, Fault, ResponseError};
+use kafka_protocol::messages::FetchRequest;
 use tokio::time::timeout;
 
 use crate::drive::GROUP;
@@ -45,6 +46,24 @@ async fn reading_goes_on_at_the_new_leader() {
     brokers.append(&partition(), &[draft("w")]);
     assert_eq!(read_one(&source, 1).await.value, Some("w".into()));
     assert_eq!(last(&brokers.journal(), ApiKey::Fetch).node, 1);
+}
+
+/// A broker is told about a partition once, and again when it has moved on.
+#[tokio::test]
+async fn who_waits_in_a_session_is_named_only_when_something_has_changed() {
+    let brokers = brokers().await;
+    brokers.keep_sessions(true);
+    let source = source(&brokers);
+    read_one(&source, 0).await;
+    let nothing = source.fetch(&partition(), 1).await.expect("an answer");
+    assert!(nothing.records.is_empty());
+    let asked = brokers.asked(ApiKey::Fetch, 3).await;
+    let said: Vec<_> = asked.iter().map(Asked::request::<FetchRequest>).collect();
+    let offsets = |request: &FetchRequest| -> Vec<i64> {
+        request.topics.iter().flat_map(|topic| &topic.partitions).map(|partition| partition.fetch_offset).collect()
+    };
+    let told: Vec<_> = said.iter().map(|request| (request.session_epoch, offsets(request))).take(3).collect();
+    assert_eq!(told, [(0, vec![0]), (1, vec![1]), (2, vec![])]);
 }
 
 #[tokio::test]
@@ -147,7 +166,7 @@ async fn a_topic_of_which_nothing_can_be_said_is_not_taken_for_deleted() {
 /// What the scripted brokers themselves promise about sessions, without which nothing above them could be believed.
 mod sessions {
     use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-    use kafka_protocol::messages::{FetchRequest, FetchResponse, TopicName};
+    use kafka_protocol::messages::{FetchResponse, TopicName};
     use kafka_protocol::protocol::StrBytes;
 
     use super::*;

@@ -10,7 +10,9 @@ use ResponseError as E;
 use connect_core::config::reference::keep;
 use connect_testkit::broker::{ApiKey, Asked, Fault, ResponseError};
 use futures::future::join_all;
-use kafka_protocol::messages::{ConsumerGroupHeartbeatRequest, HeartbeatRequest, JoinGroupRequest, SyncGroupRequest};
+use kafka_protocol::messages::{
+    ConsumerGroupHeartbeatRequest, FetchRequest, HeartbeatRequest, JoinGroupRequest, SyncGroupRequest,
+};
 
 use crate::brokers;
 use crate::drive::{Driven, End, drive, drive_behind, drive_times};
@@ -215,6 +217,9 @@ impl Row {
     async fn check(&self, api: ApiKey, code: ResponseError) -> Vec<String> {
         let driven = drive(&brokers().await, api, self.fault(code)).await;
         let mut judged = vec![self.judge(&driven)];
+        if api == Fetch {
+            judged.push(judge_session(&driven, self.whole));
+        }
         if api == Fetch && !matches!(self.reaction, OutOfRange) {
             judged.push(self.judge(&drive_behind(&brokers().await, self.fault(code)).await));
         }
@@ -262,6 +267,17 @@ impl Row {
         let seen = behind.iter().map(|later| later.api).collect::<Vec<_>>();
         if right { Ok(()) } else { Err(format!("{end:?}, lost {lost}, then {seen:?}")) }
     }
+}
+
+/// The request was one of a session; and where it was refused as a whole, the next one asks for a new session and names everything.
+fn judge_session(driven: &Driven, refused: bool) -> Result<(), String> {
+    let asked: FetchRequest = driven.asked.request();
+    if asked.session_id == 0 || asked.session_epoch != 1 {
+        return Err(format!("no session: {asked:?}"));
+    }
+    let next = driven.behind.iter().find(|later| later.api == Fetch).map(Asked::request::<FetchRequest>);
+    let anew = next.as_ref().is_some_and(|next| next.session_epoch == 0 && next.topics.len() == 1);
+    if refused && !anew { Err(format!("the session goes on: {next:?}")) } else { Ok(()) }
 }
 
 /// Whether this request was made as this member, or as nobody yet.

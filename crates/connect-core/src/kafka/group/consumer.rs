@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::alongside::{Heartbeats, alongside};
 use super::member::{End, Member, Order, RETRY, Shared, TOPICS_SOON};
+use crate::config::{KafkaConfig, Section, Setting};
 use crate::kafka::coordinator::text;
 use crate::kafka::error::KafkaError;
 use crate::kafka::wire::Purpose;
@@ -35,6 +36,8 @@ struct Consumer<'a> {
     names: BTreeSet<Arc<str>>,
     ids: HashMap<Uuid, Arc<str>>,
     topics_due: Instant,
+    /// `CONNECT_KAFKA_SESSION_TIMEOUT`, until it was said that this protocol has another one.
+    session: Option<Duration>,
 }
 
 /// What the coordinator says that we are.
@@ -47,6 +50,13 @@ struct Place {
     target: Option<Vec<(Uuid, Vec<i32>)>>,
 }
 
+/// The session that was asked for, where it is not the one that brokers have by themselves.
+fn chosen_session(config: &KafkaConfig) -> Option<Duration> {
+    let default = KafkaConfig::variable("session_timeout").and_then(|variable| variable.default);
+    let default = default.and_then(|text| Duration::parse(text).ok());
+    Some(config.session_timeout).filter(|session| default != Some(*session))
+}
+
 pub(super) async fn run(member: &mut Member, orders: &mut mpsc::Receiver<Order>) -> Result<End, KafkaError> {
     let mut consumer = Consumer {
         place: Place {
@@ -56,6 +66,7 @@ pub(super) async fn run(member: &mut Member, orders: &mut mpsc::Receiver<Order>)
             interval: Duration::from_secs(1),
             target: None,
         },
+        session: chosen_session(member.cluster.config()),
         member,
         said_names: None,
         said_owned: None,
@@ -247,6 +258,15 @@ impl Consumer<'_> {
                 epoch = answer.member_epoch,
                 "joined the group (consumer protocol)"
             );
+            if let Some(session) = self.session.take() {
+                warn!(
+                    group = self.member.shared.coordinator.group(),
+                    "CONNECT_KAFKA_SESSION_TIMEOUT={} is not heeded by the group: with the protocol of Kafka 4 the broker decides by \
+                     group.consumer.session.timeout.ms, or for this group alone by consumer.session.timeout.ms; \
+                     CONNECT_KAFKA_GROUP_PROTOCOL=classic heeds it",
+                    humantime::format_duration(session)
+                );
+            }
         }
         self.place.hear(answer);
         Ok(())
