@@ -110,12 +110,24 @@ async fn a_rolling_restart_of_named_members_moves_no_partition() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: cargo xtask test"]
-async fn every_metric_of_the_alerts_and_the_dashboard_is_there_from_the_first_record_on() -> Result<()> {
+async fn every_metric_of_the_alerts_and_the_dashboard_is_there_from_the_first_record_on_with_its_labels() -> Result<()>
+{
     let scene = Scene::new(BINARY, "observed", 1).await?;
     scene.produce([(0, record(Some(b"a"), Some(b"1")))]).await?;
     let mut connector = scene.connector()?;
     let metrics = metrics_until(&mut connector, "the record is written", |metrics| metrics.written() == 1).await?;
-    let missing: Vec<_> = asked_for()?.into_iter().filter(|name| !metrics.has(name)).collect();
+    let mut missing = Vec::new();
+    for (name, labels) in asked_for()? {
+        if !metrics.has(&name) {
+            missing.push(name.clone());
+        }
+        for (label, value) in labels {
+            let values = metrics.label_values(&name, &label);
+            if value.as_ref().map_or(values.is_empty(), |value| !values.contains(value.as_str())) {
+                missing.push(format!("{name}{{{label}={value:?}}}"));
+            }
+        }
+    }
     assert_eq!(missing, Vec::<String>::new(), "an alert on what appears with the first trouble would miss it");
     connector.drain().await?;
     Ok(())

@@ -2,10 +2,15 @@
 
 pub mod chart;
 pub mod contents;
+pub mod expressions;
+mod files;
 pub mod image;
-pub mod objects;
 pub mod observation;
+pub mod pods;
 pub mod reference;
+pub mod release;
+mod rules;
+mod scaling;
 pub mod schema;
 pub mod tools;
 
@@ -33,7 +38,7 @@ fn checks(write: bool) -> Result<()> {
         return Ok(());
     }
     let tools = tools::Tools::ensure()?;
-    chart::check(&tools, &chapters)?;
-    observation::check(&tools)?;
+    let rendered = chart::check(&tools, &chapters)?;
+    observation::check(&tools, &rendered)?;
     image::check(&tools, &chapters)
 }

@@ -1,13 +1,17 @@
 //! `cargo xtask fuzz`: hostile bytes for the decoders, found by cargo-fuzz from what real servers sent.
 
-use std::{env, fs, path::Path, time::Duration};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use tokio::process::Command;
 
 use crate::{
     cargo::{self, cargo},
-    paths,
+    packages, paths,
 };
 
 /// How long each target is run unless said otherwise.
@@ -20,7 +24,7 @@ const TARGETS: [(&str, &str); 1] = [("record_batch", "crates/connect-core/tests/
 /// # Errors
 /// An input makes a target panic, or take too much memory or time: its file is named. Or the targets can't be built.
 pub async fn run(length: Duration) -> Result<()> {
-    let program = cargo::installed("cargo-fuzz").await?;
+    let program = tools().await?;
     // Cargo looks for its extensions there, and ours is below `target/tools`.
     let others = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths(program.parent().map(Path::to_owned).into_iter().chain(env::split_paths(&others)))?;
@@ -49,6 +53,15 @@ pub async fn run(length: Duration) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// cargo-fuzz, and what it builds with; installed where they aren't there.
+///
+/// # Errors
+/// One can't be installed; the message, or cargo before it, says why.
+pub async fn tools() -> Result<PathBuf> {
+    packages::ensure(&[packages::CPP])?;
+    cargo::installed("cargo-fuzz").await
 }
 
 /// Adds the golden bytes to what earlier runs have found.

@@ -117,7 +117,7 @@ enum Bench {
     Elasticsearch,
     /// sink-couchbase: 200,000 records of 200 B, beside a bare loop over the official crate
     Couchbase,
-    /// sink-redis: size, memory, how fast it comes and goes
+    /// Each connector: size, memory, how fast it comes and goes
     Footprint,
     /// sink-redis: processes of one group come and go with the lag, as KEDA's pods do
     Autoscaling,

@@ -37,6 +37,9 @@ pub struct Options {
 pub async fn run(options: &Options) -> Result<()> {
     let mut watch = Stopwatch::default();
     let everything = options.filters.is_empty();
+    if everything && options.nightly {
+        watch.step("tools of the night", tools_of_the_night()).await?;
+    }
     if everything {
         style(&mut watch).await?;
     }
@@ -63,6 +66,13 @@ pub async fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// What would else be found missing after hours.
+async fn tools_of_the_night() -> Result<()> {
+    deploy::contents::possible().context("the contents of the images can't be tried here")?;
+    fuzz::tools().await?;
+    cargo::installed("cargo-deny").await.map(drop)
+}
+
 async fn style(watch: &mut Stopwatch) -> Result<()> {
     components(watch).await?;
     watch.command("format", &mut cargo_command(["fmt", "--all", "--check"])).await?;
@@ -85,7 +95,7 @@ async fn files(nightly: bool, watch: &mut Stopwatch) -> Result<()> {
     if nightly {
         watch.step("contents of the images", deploy::contents::check()).await?;
     }
-    dependencies(nightly, watch).await
+    dependencies(watch).await
 }
 
 /// rustfmt and clippy, which a minimal toolchain doesn't have.
@@ -105,14 +115,10 @@ async fn components(watch: &mut Stopwatch) -> Result<()> {
 
 /// Licences, sources and banned crates. The advisories aren't checked: their database is a git repository that a
 /// build machine without access to it can't have; `cargo deny check advisories` does it where there is access.
-async fn dependencies(install: bool, watch: &mut Stopwatch) -> Result<()> {
-    let program = match cargo::extension("cargo-deny") {
-        Some(program) => program,
-        None if install => watch.step("installing cargo-deny", cargo::installed("cargo-deny")).await?,
-        None => {
-            println!("dependencies: skipped, no cargo-deny; install it with: cargo xtask test --nightly");
-            return Ok(());
-        }
+async fn dependencies(watch: &mut Stopwatch) -> Result<()> {
+    let Some(program) = cargo::extension("cargo-deny") else {
+        println!("dependencies: skipped, no cargo-deny; install it with: cargo install --locked cargo-deny");
+        return Ok(());
     };
     let mut check = command(program);
     check.args(["--all-features", "check", "licenses", "bans", "sources"]);

@@ -39,34 +39,38 @@ A value as the text of a variable. YAML's numbers arrive as floating point, whic
 {{- end }}
 {{- end -}}
 
-{{- /* What only this kind of workload sets: who this pod is among its like. */ -}}
+{{- /*
+What only this kind of workload sets: who this pod is among its like. The pod of a check is none of them: its place is never
+taken by it, and the labels that number the others are not on it, so it tries the settings of the first shard.
+*/ -}}
 {{- define "connect.identity" -}}
-{{- if eq .Values.mode "static" }}
+{{- if and (eq .Values.mode "static") (not .check) }}
 - name: CONNECT_KAFKA_INSTANCE_ID
   valueFrom:
     fieldRef:
       fieldPath: metadata.name
 {{- else if eq .Values.mode "shards" }}
-- name: SHARD
-  valueFrom:
-    fieldRef:
-      fieldPath: metadata.labels['apps.kubernetes.io/pod-index']
-- name: CONNECT_KAFKA_ASSIGNMENT
-  value: static
-- name: CONNECT_SHARD
-  value: $(SHARD)/{{ int .Values.replicas }}
+{{- $number := "metadata.labels['apps.kubernetes.io/pod-index']" }}
+{{- include "connect.shard" (dict "check" .check "number" $number "of" .Values.replicas) }}
 {{- else if eq .Values.mode "backfill" }}
 - name: CONNECT_KAFKA_STOP
   value: end
 {{- if gt (int .Values.backfill.shards) 1 }}
+{{- $number := "metadata.annotations['batch.kubernetes.io/job-completion-index']" }}
+{{- include "connect.shard" (dict "check" .check "number" $number "of" .Values.backfill.shards) }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "connect.shard" }}
+{{- if not .check }}
 - name: SHARD
   valueFrom:
     fieldRef:
-      fieldPath: metadata.annotations['batch.kubernetes.io/job-completion-index']
+      fieldPath: {{ .number }}
+{{- end }}
 - name: CONNECT_KAFKA_ASSIGNMENT
   value: static
 - name: CONNECT_SHARD
-  value: $(SHARD)/{{ int .Values.backfill.shards }}
-{{- end }}
-{{- end }}
+  value: {{ .check | ternary "0" "$(SHARD)" }}/{{ int .of }}
 {{- end -}}

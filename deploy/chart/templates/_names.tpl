@@ -3,6 +3,12 @@ app.kubernetes.io/name: sink-{{ .Values.connector }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{- /* The check's pod: neither the disruption budget nor the monitor means it. */ -}}
+{{- define "connect.checkSelector" -}}
+app.kubernetes.io/name: sink-{{ .Values.connector }}-check
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
 {{- define "connect.labels" -}}
 {{ include "connect.selector" . }}
 app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | trunc 63 | quote }}

@@ -1,6 +1,6 @@
 {{- /*
-The part of a pod that all workloads share. Takes the root context with `command` (arguments of the binary), `configMap`
-(with the files' contents), `probes` and `restartPolicy`.
+The part of a pod that all workloads share. Takes the root context with `check` (try the settings and end, instead of
+running), `configMap` (with the files' contents), `serviceAccount` and `restartPolicy`.
 */ -}}
 {{- define "connect.pod" -}}
 {{- include "connect.check" . -}}
@@ -23,9 +23,11 @@ priorityClassName: {{ . }}
 {{- end }}
 securityContext:
   runAsNonRoot: true
+  {{- if not .Values.openshift }}
   runAsUser: 65532
   runAsGroup: 65532
   fsGroup: 65532
+  {{- end }}
   seccompProfile:
     type: RuntimeDefault
 {{- with .Values.nodeSelector }}
@@ -41,15 +43,15 @@ containers:
   - name: connector
     image: {{ include "connect.image" . }}
     imagePullPolicy: {{ .Values.image.pullPolicy }}
-    {{- with .command }}
-    args: {{- toYaml . | nindent 6 }}
+    {{- if .check }}
+    args: [check]
     {{- end }}
     env:
       {{- include "connect.environment" . | nindent 6 }}
       {{- with include "connect.identity" . }}
       {{- . | trim | nindent 6 }}
       {{- end }}
-    {{- if .probes }}
+    {{- if not .check }}
     ports:
       - name: metrics
         containerPort: {{ include "connect.port" . }}

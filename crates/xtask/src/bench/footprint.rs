@@ -1,45 +1,57 @@
-//! `cargo xtask bench footprint`: what a connector costs where it runs, and how fast it comes and goes.
+//! `cargo xtask bench footprint`: what each connector costs where it runs, and how fast it comes and goes.
 //!
-//! Measured is the static binary that the image holds.
+//! Measured are the static binaries that the images hold.
+
+mod store;
 
 use std::{
     path::Path,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use chrono::Utc;
+use connect_core::{
+    config::{KafkaConfig, Section},
+    kafka::{coordinator::Coordinator, wire::Cluster},
+};
 use rskafka::record::Record;
 use serde::Serialize;
 use tokio::time::sleep;
 
+use self::store::Store;
 use super::{MEBIBYTE, median, rounded, start};
 use crate::{
-    connector::{self, Connector},
+    connector::{self, Connector, MOST_MIB},
     events::Events,
     kafka_client::{self, Producer},
-    paths, proc, redis_client,
-    services::{Kafka, KafkaOptions, Redis, RedisOptions},
+    paths, proc,
+    services::{Kafka, KafkaOptions},
 };
 
-/// Each with a key of its own, so that the store's keys can be counted against the offsets.
-const RECORDS: u64 = 500_000;
+/// The connectors, and how many records each writes: so many that it is at work when half of them are written. Each record has a
+/// key of its own, so that the store's can be counted against the offsets.
+const SINKS: [(&str, u64); 3] = [("redis", 500_000), ("elasticsearch", 100_000), ("couchbase", 100_000)];
 const PARTITIONS: i32 = 4;
 const STOPS: u64 = 50;
+/// So many stops must have met a connector at work, or little is shown.
+const UNDER_LOAD: usize = 40;
 /// An idle connector's memory has settled within this time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The last line of the output, for programs.
+/// One of the last lines of the output, for programs.
 #[derive(Debug, Serialize)]
 struct Report {
     sink: &'static str,
     binary_mib: f64,
+    binary_limit_mib: f64,
     idle_rss_mib: f64,
     peak_rss_mib: f64,
     records_per_s: f64,
     first_record_s: f64,
     stop_s_median: f64,
     stop_s_longest: f64,
+    stops: u64,
     stops_under_load: usize,
 }
 
@@ -54,78 +66,123 @@ struct Stop {
     written: u64,
 }
 
-/// Measures sink-redis.
+/// Measures the three.
 ///
 /// # Errors
-/// The set-up failed, a stop didn't end with 0, or the store and its offsets disagree after it.
+/// The set-up failed, a stop didn't end with 0, what is in the store and what is committed disagree after it, or a binary weighs
+/// too much.
 pub async fn run() -> Result<()> {
-    let binary = connector::build_static("sink-redis", &paths::workspace())?;
-    let size = binary.metadata()?.len() as f64 / MEBIBYTE;
-    println!("starting Kafka and Redis");
+    println!("starting Kafka");
     let kafka = Kafka::start(KafkaOptions::default()).await?;
-    let redis = Redis::start(RedisOptions { memory_only: true, ..RedisOptions::default() }).await?;
-    produce(&kafka).await?;
-    let bench = Bench { binary: &binary, kafka: &kafka, redis: &redis };
-    let idle = bench.idle().await?;
-    let (peak, rate) = bench.full_load().await?;
-    let mut stops = Vec::new();
-    for number in 0..STOPS {
-        stops.push(bench.stop(number).await?);
+    let mut reports = Vec::new();
+    for (sink, records) in SINKS {
+        let binary = connector::build_static(&format!("sink-{sink}"), &paths::workspace())?;
+        println!("sink-{sink}: starting its store");
+        let store = Store::start(sink).await?;
+        let mut bench = Bench { sink, records, binary: &binary, kafka: &kafka, store };
+        bench.produce().await?;
+        let report = bench.measure().await.with_context(|| format!("sink-{sink}"))?;
+        report.print();
+        reports.push(report);
     }
-    let report = Report {
-        sink: "redis",
-        binary_mib: rounded(size),
-        idle_rss_mib: rounded(idle),
-        peak_rss_mib: rounded(peak),
-        records_per_s: rounded(rate),
-        first_record_s: rounded(median(&stops, |stop| stop.first)),
-        stop_s_median: rounded(median(&stops, |stop| stop.stop)),
-        stop_s_longest: rounded(stops.iter().map(|stop| stop.stop).fold(0.0, f64::max)),
-        stops_under_load: stops.iter().filter(|stop| stop.written < RECORDS).count(),
-    };
-    println!("binary, static and stripped       {size:8.1} MiB");
-    println!("memory, idle with {PARTITIONS} partitions     {idle:8.1} MiB");
-    println!("memory, most at full load         {peak:8.1} MiB");
-    println!("records a second at full load     {rate:8.0}");
-    println!("exec to first record, median      {:8.3} s", report.first_record_s);
-    println!("SIGTERM to exit, median, longest  {:8.3} s {:8.3} s", report.stop_s_median, report.stop_s_longest);
-    println!(
-        "{STOPS} stops, {} of them with records still to come: each ended with 0, its offsets those of its records",
-        report.stops_under_load
-    );
-    println!("{}", serde_json::to_string(&report)?);
+    for report in &reports {
+        println!("{}", serde_json::to_string(report)?);
+    }
+    judge(&reports)
+}
+
+fn judge(reports: &[Report]) -> Result<()> {
+    for Report { sink, binary_mib, stops_under_load, .. } in reports {
+        if *binary_mib > MOST_MIB {
+            bail!("sink-{sink} weighs {binary_mib} MiB, and {MOST_MIB} are the most it may");
+        }
+        if *stops_under_load < UNDER_LOAD {
+            bail!("sink-{sink}: only {stops_under_load} stops met it at work: it needs more records");
+        }
+    }
     Ok(())
 }
 
-async fn produce(kafka: &Kafka) -> Result<()> {
-    let client = kafka_client::connect(&kafka.bootstrap()).await?;
-    kafka_client::create_topic(&client, "idle", PARTITIONS).await?;
-    kafka_client::create_topic(&client, "load", PARTITIONS).await?;
-    let mut producer = Producer::new(&client, "load", PARTITIONS).await?;
-    let events = Events::new(1, 1_000, Utc::now());
-    for number in 0..RECORDS {
-        let key = Some(format!("key-{number}").into_bytes());
-        producer.send(number as usize, Record { key, ..events.record(number) }).await?;
+impl Report {
+    fn print(&self) {
+        println!("  binary, static and stripped       {:8.1} MiB of {MOST_MIB} at most", self.binary_mib);
+        println!("  memory, idle with {PARTITIONS} partitions     {:8.1} MiB", self.idle_rss_mib);
+        println!("  memory, most at full load         {:8.1} MiB", self.peak_rss_mib);
+        println!("  records a second at full load     {:8.0}", self.records_per_s);
+        println!("  exec to first record, median      {:8.3} s", self.first_record_s);
+        println!("  SIGTERM to exit, median, longest  {:8.3} s {:8.3} s", self.stop_s_median, self.stop_s_longest);
+        println!(
+            "  {} stops, {} of them with records still to come: each ended with 0 and committed to Kafka exactly what is in the store",
+            self.stops, self.stops_under_load
+        );
     }
-    producer.finish().await
 }
 
 struct Bench<'a> {
+    sink: &'static str,
+    records: u64,
     binary: &'a Path,
     kafka: &'a Kafka,
-    redis: &'a Redis,
+    store: Store,
 }
 
 impl Bench<'_> {
-    /// Starts one with an empty store and a name of its own.
-    async fn start(&self, name: &str, topic: &str) -> Result<(Connector, tempfile::NamedTempFile)> {
-        redis_client::flush(&redis_client::connect(&self.redis.url()).await?).await?;
-        start(self.binary, name, self.kafka, topic, &[("CONNECT_REDIS_URL", &self.redis.url())])
+    /// The topics, one of them with all the records.
+    async fn produce(&self) -> Result<()> {
+        let client = kafka_client::connect(&self.kafka.bootstrap()).await?;
+        kafka_client::create_topic(&client, &self.topic("idle"), PARTITIONS).await?;
+        kafka_client::create_topic(&client, &self.topic("load"), PARTITIONS).await?;
+        let mut producer = Producer::new(&client, &self.topic("load"), PARTITIONS).await?;
+        let events = Events::new(1, 1_000, Utc::now());
+        for number in 0..self.records {
+            let key = Some(format!("key-{number}").into_bytes());
+            producer.send(number as usize, Record { key, ..events.record(number) }).await?;
+        }
+        producer.finish().await
+    }
+
+    /// Names of topics, of indexes and of connectors: each connector has its own.
+    fn topic(&self, of: &str) -> String {
+        format!("{of}-{}", self.sink)
+    }
+
+    async fn measure(&mut self) -> Result<Report> {
+        let idle = self.idle().await?;
+        let (peak, rate) = self.full_load().await?;
+        let mut stops = Vec::new();
+        for number in 0..STOPS {
+            stops.push(self.stop(number).await.with_context(|| format!("stop {number}"))?);
+        }
+        Ok(Report {
+            sink: self.sink,
+            binary_mib: rounded(self.binary.metadata()?.len() as f64 / MEBIBYTE),
+            binary_limit_mib: MOST_MIB,
+            idle_rss_mib: rounded(idle),
+            peak_rss_mib: rounded(peak),
+            records_per_s: rounded(rate),
+            first_record_s: rounded(median(&stops, |stop| stop.first)),
+            stop_s_median: rounded(median(&stops, |stop| stop.stop)),
+            stop_s_longest: rounded(stops.iter().map(|stop| stop.stop).fold(0.0, f64::max)),
+            stops: STOPS,
+            stops_under_load: stops.iter().filter(|stop| stop.written < self.records).count(),
+        })
+    }
+
+    /// Empties the store. After it [`start`](Self::start) starts a connector that has everything to do.
+    async fn empty(&mut self) -> Result<()> {
+        let topic = self.topic("load");
+        self.store.empty(&topic).await
+    }
+
+    fn start(&self, name: &str, topic: &str) -> Result<(Connector, tempfile::NamedTempFile)> {
+        let environment = self.store.environment();
+        let store: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        start(self.binary, name, self.kafka, &self.topic(topic), &store)
     }
 
     /// Resident memory in MiB with every partition assigned and nothing to read, once it has settled.
-    async fn idle(&self) -> Result<f64> {
-        let (mut connector, _log) = self.start("idle", "idle").await?;
+    async fn idle(&mut self) -> Result<f64> {
+        let (mut connector, _log) = self.start(&self.topic("idle"), "idle")?;
         let begun = Instant::now();
         let (mut last, mut same) = (0.0, 0);
         while same < 10 {
@@ -144,34 +201,68 @@ impl Bench<'_> {
     }
 
     /// The most resident memory in MiB while everything was read, and records a second.
-    async fn full_load(&self) -> Result<(f64, f64)> {
-        let (mut connector, _log) = self.start("full-load", "load").await?;
+    async fn full_load(&mut self) -> Result<(f64, f64)> {
+        self.empty().await?;
+        let (mut connector, _log) = self.start(&self.topic("full-load"), "load")?;
         let begun = Instant::now();
-        connector.wait_until_written(RECORDS).await?;
-        let rate = RECORDS as f64 / begun.elapsed().as_secs_f64();
+        connector.wait_until_written(self.records).await?;
+        let rate = self.records as f64 / begun.elapsed().as_secs_f64();
         let peak = proc::peak_memory(connector.process().pid())?;
         connector.drain().await?;
         Ok((peak as f64 / MEBIBYTE, rate))
     }
 
-    /// Starts, stops after another number of records each time, and counts what is in the store against its offsets.
-    async fn stop(&self, number: u64) -> Result<Stop> {
-        let name = format!("stop-{number}");
+    /// Starts, stops after another number of records each time, and compares what is in the store with what is committed.
+    async fn stop(&mut self, number: u64) -> Result<Stop> {
+        self.empty().await?;
+        let name = self.topic(&format!("stop-{number}"));
         let begun = Instant::now();
-        let (mut connector, _log) = self.start(&name, "load").await?;
-        let flushed = begun.elapsed();
+        let (mut connector, _log) = self.start(&name, "load")?;
         connector.wait_until_written(1).await?;
-        let first = (begun.elapsed() - flushed).as_secs_f64();
-        connector.wait_until_written(1 + number * RECORDS / (2 * STOPS)).await?;
+        let first = begun.elapsed().as_secs_f64();
+        connector.wait_until_written(1 + number * self.records / (2 * STOPS)).await?;
         let asked = Instant::now();
         connector.drain().await?;
         let stop = asked.elapsed().as_secs_f64();
-        let client = redis_client::connect(&self.redis.url()).await?;
-        let offsets = redis_client::offsets(&client, &format!("connect:offsets:{name}")).await?;
-        let written = redis_client::size(&client).await?;
-        if offsets != written {
-            bail!("stop {number}: the store holds {written} records, but its offsets say {offsets}");
+        let written = self.store.count(&self.topic("load"), &name).await?;
+        let committed = self.committed(&name).await?;
+        if committed != written {
+            bail!("the store holds {written} records, and Kafka has a commit of {committed}");
         }
         Ok(Stop { first, stop, written })
+    }
+
+    /// The sum of the offsets that Kafka holds for the connector's group.
+    async fn committed(&self, name: &str) -> Result<u64> {
+        let (brokers, topic) = (self.kafka.bootstrap(), self.topic("load"));
+        let settings = [("CONNECT_KAFKA_BROKERS", &*brokers), ("CONNECT_KAFKA_TOPICS", &*topic)];
+        let config = KafkaConfig::from_pairs(&settings).map_err(|problems| anyhow!("{problems}"))?;
+        let committed = Coordinator::new(Cluster::new(config), name).all_committed().await?;
+        Ok(committed.values().map(|committed| committed.offset as u64).sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_weighs_too_much_or_was_seldom_at_work_is_refused() {
+        let report = |binary_mib, stops_under_load| Report {
+            sink: "redis",
+            binary_mib,
+            binary_limit_mib: MOST_MIB,
+            idle_rss_mib: 9.0,
+            peak_rss_mib: 40.0,
+            records_per_s: 500_000.0,
+            first_record_s: 0.1,
+            stop_s_median: 0.1,
+            stop_s_longest: 0.2,
+            stops: STOPS,
+            stops_under_load,
+        };
+        assert!(judge(&[report(14.9, 50), report(15.0, UNDER_LOAD)]).is_ok());
+        assert!(judge(&[report(14.9, 50), report(15.1, 50)]).is_err());
+        assert!(judge(&[report(14.9, UNDER_LOAD - 1)]).is_err());
     }
 }

@@ -11,8 +11,9 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::{
-    objects,
+    pods,
     reference::Chapter,
+    release,
     tools::{Tools, output, succeed},
 };
 use crate::paths;
@@ -32,17 +33,18 @@ pub struct Rendered {
     pub object: Value,
 }
 
-/// Checks everything about the chart and the base.
+/// Checks everything about the chart and the base; what they make.
 ///
 /// # Errors
 /// What is wrong with which file.
-pub fn check(tools: &Tools, chapters: &[Chapter]) -> Result<()> {
+pub fn check(tools: &Tools, chapters: &[Chapter]) -> Result<Vec<Rendered>> {
     let directory = tempfile::tempdir()?;
     let mut files = Vec::new();
     for values in examples("deploy/chart/ci")? {
         let mut lint = tools.helm();
         succeed(&format!("helm lint of {}", values.display()), lint_arguments(&mut lint).arg(&values))?;
         let text = output(&format!("helm template of {}", values.display()), render(&mut tools.helm(), &values))?;
+        as_told(&values, &text)?;
         files.push(keep(directory.path(), &values, &text)?);
     }
     let count = files.len();
@@ -52,14 +54,15 @@ pub fn check(tools: &Tools, chapters: &[Chapter]) -> Result<()> {
         files.push(keep(directory.path(), &overlay, &text)?);
     }
     let objects = validate(tools, &files)?;
-    objects::check(&objects, chapters)?;
+    pods::check(&objects, chapters)?;
+    release::check(&objects)?;
     let refused = refuse(tools)?;
     println!(
         "{count} value files and {} overlays make {} objects, valid for Kubernetes {VERSIONS}; {refused} wrong value files are refused",
         files.len() - count,
         objects.len()
     );
-    Ok(())
+    Ok(objects)
 }
 
 fn lint_arguments(command: &mut Command) -> &mut Command {
@@ -70,6 +73,27 @@ fn render<'a>(command: &'a mut Command, values: &Path) -> &'a mut Command {
     command
         .args(["template", "orders", CHART, "--namespace", "shop", "--kube-version", HELM_VERSION, "--values"])
         .arg(values)
+}
+
+/// What a file of values says in its comments about what it makes: `# renders: TEXT`, and `# renders no: TEXT`.
+fn as_told(values: &Path, rendered: &str) -> Result<()> {
+    let text = fs::read_to_string(values)?;
+    let wrong = untold(&text, rendered);
+    if !wrong.is_empty() {
+        bail!("{}: it is not so that it {}", values.display(), wrong.join("; that it "));
+    }
+    Ok(())
+}
+
+fn untold<'a>(values: &'a str, rendered: &str) -> Vec<&'a str> {
+    let told =
+        values.lines().filter_map(|line| line.split_once("# renders").map(|(before, _)| &line[before.len() + 2..]));
+    told.filter(|told| match told.split_once(": ") {
+        Some(("renders", text)) => !rendered.contains(text),
+        Some(("renders no", text)) => rendered.contains(text),
+        _ => true,
+    })
+    .collect()
 }
 
 /// The YAML files of a directory, in order.
@@ -153,4 +177,18 @@ fn refuse(tools: &Tools) -> Result<usize> {
         }
     }
     Ok(files.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_of_a_file_and_not_so_is_named() {
+        let values =
+            "# A release.\nrate: 1 # renders: value: \"1\"\n# renders no: user\n# renders nothing of this form\n";
+        assert_eq!(untold(values, "- value: \"1\""), ["renders nothing of this form"]);
+        let all = ["renders: value: \"1\"", "renders no: user", "renders nothing of this form"];
+        assert_eq!(untold(values, "user: 1"), all);
+    }
 }

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::tools::succeed;
 use crate::{
     certificates::Certificates,
-    connector::{self, Connector},
+    connector::{self, Connector, MOST_MIB},
     events::Events,
     kafka_client::{self, Producer},
     paths,
@@ -30,8 +30,6 @@ use crate::{
 const TOPIC: &str = "contents";
 const PARTITIONS: i32 = 4;
 const RECORDS: u64 = 10_000;
-/// What a binary may weigh.
-const LIMIT_MIB: f64 = 15.0;
 /// Makes the directory the root of a connector, which then has the id of this process. `/proc` is what every container has.
 const ENTER: &str = r#"
 mount --bind "$0" "$0" && mount --rbind /proc "$0/proc" && mount -o remount,bind,ro "$0" &&
@@ -43,9 +41,7 @@ exec chroot --userspec=65532:65532 --groups= "$0" /connector
 /// # Errors
 /// One can't be built, weighs too much, or doesn't write everything.
 pub async fn check() -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!("only root may give a process another root directory: run this with sudo");
-    }
+    possible()?;
     let sources = sources()?;
     let kafka = Kafka::start(KafkaOptions::default()).await?;
     let client = kafka_client::connect(&kafka.bootstrap()).await?;
@@ -66,6 +62,19 @@ pub async fn check() -> Result<()> {
     let elasticsearch = Elasticsearch::start(ElasticsearchOptions::default()).await?;
     run("sink-elasticsearch", &sources, &kafka, &certificates, &[("CONNECT_ELASTICSEARCH_URLS", elasticsearch.url())])
         .await
+}
+
+/// Whether this can be done here at all, which is asked before anything that takes long.
+///
+/// # Errors
+/// What is missing, and what gives it.
+pub fn possible() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("only root may give a process another root directory: run this with sudo");
+    }
+    succeed("unshare", Command::new("unshare").args(["--mount", "true"]))
+        .context("mounts of its own need CAP_SYS_ADMIN: in a container, run that with --cap-add SYS_ADMIN")?;
+    connector::static_target().map(drop)
 }
 
 /// A copy of what the build of an image sees, so that a file that it lacks is missed here too.
@@ -102,8 +111,8 @@ async fn run(
 ) -> Result<()> {
     let binary = connector::build_static(package, sources)?;
     let size = binary.metadata()?.len() as f64 / (1024.0 * 1024.0);
-    if size > LIMIT_MIB {
-        bail!("{} weighs {size:.1} MiB, more than {LIMIT_MIB}", binary.display());
+    if size > MOST_MIB {
+        bail!("{} weighs {size:.1} MiB, more than {MOST_MIB}", binary.display());
     }
     let root = root(&binary, &certificates.authority())?;
     let mut enter = process::command("unshare", Lifetime::Owned);

@@ -5,20 +5,25 @@ use std::{collections::BTreeSet, fs, path::Path};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::tools::{Tools, output, succeed};
+use super::{
+    chart::Rendered,
+    expressions::{Asked, asked},
+    tools::{Tools, output, succeed},
+};
 use crate::paths;
 
 const ALERTS: &str = "deploy/alerts/connect.yaml";
 const ALERT_TESTS: &str = "deploy/alerts/connect.test.yaml";
 const DASHBOARD: &str = "deploy/dashboards/connect.json";
 
-/// Checks the alerts and the dashboard.
+/// Checks the alerts, those of each release that was rendered too, and the dashboard.
 ///
 /// # Errors
 /// What is wrong with which file.
-pub fn check(tools: &Tools) -> Result<()> {
+pub fn check(tools: &Tools, rendered: &[Rendered]) -> Result<()> {
     succeed("promtool check rules", tools.promtool().args(["check", "rules", "--lint-fatal", ALERTS]))?;
     succeed("promtool test rules", tools.promtool().args(["test", "rules", ALERT_TESTS]))?;
+    narrowed(tools, rendered)?;
     let expressions = dashboard_expressions()?;
     let rules: Vec<_> = expressions
         .iter()
@@ -34,6 +39,23 @@ pub fn check(tools: &Tools) -> Result<()> {
     Ok(())
 }
 
+/// The chart replaces text within the expressions, and what comes out must be some, too.
+fn narrowed(tools: &Tools, rendered: &[Rendered]) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut promtool = tools.promtool();
+    promtool.args(["check", "rules", "--lint-fatal"]);
+    let rules: Vec<_> = rendered.iter().filter(|one| one.object["kind"] == "PrometheusRule").collect();
+    if rules.is_empty() {
+        bail!("no file of values makes alerts");
+    }
+    for one in rules {
+        let file = directory.path().join(&one.source).with_extension("yaml");
+        fs::write(&file, one.object["spec"].to_string())?;
+        promtool.arg(file);
+    }
+    output("promtool on the alerts of a release", &mut promtool).map(drop)
+}
+
 /// Every metric that an alert or a panel asks for is one that the code makes.
 ///
 /// # Errors
@@ -41,8 +63,7 @@ pub fn check(tools: &Tools) -> Result<()> {
 pub fn check_names() -> Result<()> {
     let made = made()?;
     for file in [ALERTS, DASHBOARD] {
-        let text = read(file)?;
-        let unknown: Vec<_> = asked(&text).into_iter().filter(|name| !made.contains(base(name))).collect();
+        let unknown: Vec<_> = asked(&read(file)?).into_keys().filter(|name| !made.contains(base(name))).collect();
         if !unknown.is_empty() {
             bail!("{file}: no such metric in the code: {}", unknown.join(", "));
         }
@@ -50,18 +71,12 @@ pub fn check_names() -> Result<()> {
     Ok(())
 }
 
-/// The metrics that alerts and dashboard ask for.
+/// The metrics that alerts and dashboard ask for, and their labels.
 ///
 /// # Errors
 /// A file can't be read.
-pub fn asked_for() -> Result<BTreeSet<String>> {
-    Ok([ALERTS, DASHBOARD]
-        .map(read)
-        .into_iter()
-        .collect::<Result<Vec<_>>>()?
-        .iter()
-        .flat_map(|text| asked(text))
-        .collect())
+pub fn asked_for() -> Result<Asked> {
+    Ok(asked(&format!("{}\n{}", read(ALERTS)?, read(DASHBOARD)?)))
 }
 
 /// The expressions of all panels, with Grafana's own variables replaced as Grafana does.
@@ -69,7 +84,8 @@ pub fn asked_for() -> Result<BTreeSet<String>> {
 /// # Errors
 /// The dashboard can't be read, or a panel has no expression.
 pub fn dashboard_expressions() -> Result<Vec<String>> {
-    let dashboard: Value = serde_json::from_str(&read(DASHBOARD)?).context(DASHBOARD)?;
+    let text = fs::read_to_string(paths::workspace().join(DASHBOARD)).context(DASHBOARD)?;
+    let dashboard: Value = serde_json::from_str(&text).context(DASHBOARD)?;
     let mut expressions = Vec::new();
     for panel in dashboard["panels"].as_array().context(DASHBOARD)? {
         let targets = panel["targets"].as_array().map_or(&[][..], Vec::as_slice);
@@ -87,14 +103,10 @@ pub fn dashboard_expressions() -> Result<Vec<String>> {
     Ok(expressions)
 }
 
+/// A file with the quotes of its expressions as they are, not as JSON has them.
 fn read(file: &str) -> Result<String> {
-    fs::read_to_string(paths::workspace().join(file)).with_context(|| file.to_owned())
-}
-
-/// The names in a text that begin like ours or like those of the process.
-fn asked(text: &str) -> BTreeSet<String> {
-    let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
-    words.filter(|word| word.starts_with("connect_") || word.starts_with("process_")).map(str::to_owned).collect()
+    let text = fs::read_to_string(paths::workspace().join(file)).with_context(|| file.to_owned())?;
+    Ok(if file == DASHBOARD { text.replace("\\\"", "\"") } else { text })
 }
 
 /// A histogram's series are named after it.
@@ -135,13 +147,15 @@ mod tests {
     #[test]
     fn alerts_and_dashboard_ask_only_for_metrics_that_exist() {
         check_names().unwrap();
-        assert!(asked_for().unwrap().len() > 10);
+        let asked = asked_for().unwrap();
+        assert!(asked.len() > 10);
+        // One of the alerts, one of the dashboard.
+        assert!(asked["connect_retries_total"].contains(&("reason".to_owned(), Some("out_of_step".to_owned()))));
+        assert!(asked["connect_write_seconds_bucket"].contains(&("le".to_owned(), None)));
     }
 
     #[test]
-    fn names_are_found_in_expressions() {
-        let names = asked("rate(connect_write_seconds_bucket{a=\"b\"}[5m]) / process_x");
-        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["connect_write_seconds_bucket", "process_x"]);
+    fn a_histogram_is_known_by_its_series() {
         assert_eq!(base("connect_write_seconds_bucket"), "connect_write_seconds");
         assert!(!made().unwrap().contains("connect_no_such_metric"));
     }

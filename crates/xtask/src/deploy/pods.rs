@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 
 use super::{
     chart::Rendered,
-    reference::{Chapter, is_known},
+    reference::{Chapter, default_of, is_known},
 };
 
-/// The drain time-out where none is set.
-const DRAIN_SECONDS: u64 = 25;
+/// The user of the image, as the Dockerfile has it.
+const USER: u64 = 65532;
 
-/// Checks all objects.
+/// Checks all pods.
 ///
 /// # Errors
 /// Every problem, with the file of values behind it.
@@ -40,11 +40,18 @@ pub fn check(rendered: &[Rendered], chapters: &[Chapter]) -> Result<()> {
 }
 
 /// The data of the ConfigMap that Kustomize generates the environment from.
-fn config_of(source: &str, rendered: &[Rendered]) -> Vec<(String, String)> {
+pub(super) fn config_of(source: &str, rendered: &[Rendered]) -> Vec<(String, String)> {
     let maps = rendered.iter().filter(|other| other.source == source && other.object["kind"] == "ConfigMap");
     let data = maps.filter_map(|map| map.object["data"].as_object()).flatten();
     let variables = data.filter(|(name, _)| name.starts_with("CONNECT_"));
     variables.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
+}
+
+/// The variables of a pod, those of which the value is known only when it runs with an empty one.
+pub(super) fn variables(spec: &Value, config: &[(String, String)]) -> Vec<(String, String)> {
+    let environment = spec["containers"][0]["env"].as_array().map_or(&[][..], Vec::as_slice);
+    let own = environment.iter().map(|entry| (text(&entry["name"]), text(&entry["value"])));
+    own.chain(config.iter().cloned()).collect()
 }
 
 fn pod_problems(
@@ -67,17 +74,22 @@ fn pod_problems(
     );
     must(spec["securityContext"]["runAsNonRoot"] == json!(true), "may run as root");
     must(spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault", "no seccomp profile");
+    // That of the image, or none at all for OpenShift: it takes a pod whose every id is left to it.
+    let ids = ["runAsUser", "runAsGroup", "fsGroup"].map(|id| &spec["securityContext"][id]);
+    must(
+        ids.iter().all(|id| **id == json!(USER)) || ids.iter().all(|id| id.is_null()),
+        "runs neither as the image's user nor as the namespace's",
+    );
     let container = &spec["containers"][0];
     let security = &container["securityContext"];
     must(security["readOnlyRootFilesystem"] == json!(true), "the root file system can be written");
     must(security["allowPrivilegeEscalation"] == json!(false), "privileges may grow");
     must(security["capabilities"]["drop"] == json!(["ALL"]), "capabilities are kept");
-    must(container["resources"]["limits"]["memory"].is_string(), "no memory limit");
+    must(!container["resources"]["limits"]["memory"].is_null(), "no memory limit");
 
     let empty = Vec::new();
     let environment = container["env"].as_array().unwrap_or(&empty);
-    let own = environment.iter().map(|entry| (text(&entry["name"]), text(&entry["value"])));
-    let variables: Vec<_> = own.chain(config.iter().cloned()).collect();
+    let variables = variables(spec, config);
     for (name, _) in variables.iter().filter(|(name, _)| name.starts_with("CONNECT_")) {
         must(is_known(chapters, name), &format!("{name} is not in docs/configuration.md"));
     }
@@ -85,9 +97,10 @@ fn pod_problems(
     must(has("CONNECT_NAME") && has("CONNECT_KAFKA_BROKERS"), "the connector's name or the brokers are not set");
 
     let drain = variables.iter().find(|(name, _)| name == "CONNECT_DRAIN_TIMEOUT");
-    let drain = drain.and_then(|(_, value)| seconds(value)).unwrap_or(DRAIN_SECONDS);
+    let drain = drain.map(|(_, value)| value.as_str()).or_else(|| default_of(chapters, "CONNECT_DRAIN_TIMEOUT"));
+    let drain = drain.and_then(seconds).unwrap_or(u64::MAX);
     let grace = spec["terminationGracePeriodSeconds"].as_u64().unwrap_or(30);
-    must(grace >= drain + 5, &format!("killed after {grace} s, though a drain may take {drain} s"));
+    must(grace >= drain.saturating_add(5), &format!("killed after {grace} s, though a drain may take {drain} s"));
 
     if kind != "Job" {
         must(container["livenessProbe"]["httpGet"]["path"] == "/livez", "liveness is not /livez");
@@ -96,6 +109,9 @@ fn pod_problems(
         let selector = object["spec"]["selector"]["matchLabels"].as_object();
         let chosen = selector.is_some_and(|selector| selector.iter().all(|(key, value)| labels[key] == *value));
         must(chosen, "the selector doesn't choose the pods");
+    }
+    for problem in number_problems(kind, object, environment) {
+        must(false, &problem);
     }
     // The names of a Deployment's pods never come again: each restart would leave a member behind that holds partitions.
     must(kind == "StatefulSet" || !has("CONNECT_KAFKA_INSTANCE_ID"), "an instance id outside a StatefulSet");
@@ -110,7 +126,42 @@ fn pod_problems(
     problems
 }
 
-fn text(value: &Value) -> String {
+/// What is wrong with the number by which a pod knows which share is its own.
+fn number_problems(kind: &str, object: &Value, environment: &[Value]) -> Vec<String> {
+    let mut problems = Vec::new();
+    let spec = &object["spec"];
+    // Elsewhere the label or the annotation is not there, and its value an empty text.
+    let numbers = [
+        ("apps.kubernetes.io/pod-index", kind == "StatefulSet", &spec["replicas"]),
+        ("batch.kubernetes.io/job-completion-index", spec["completionMode"] == "Indexed", &spec["completions"]),
+    ];
+    for (number, there, pods) in numbers {
+        let from = |entry: &Value| text(&entry["valueFrom"]["fieldRef"]["fieldPath"]).contains(number);
+        if !environment.iter().any(from) {
+            continue;
+        }
+        if !there {
+            problems.push(format!("{number} is asked for where no pod has it"));
+        }
+        let shard = environment.iter().find(|entry| entry["name"] == "CONNECT_SHARD");
+        let shards = shard.and_then(|shard| shard["value"].as_str()?.split_once('/')?.1.parse().ok());
+        if pods.as_u64() != shards {
+            problems.push(format!("the topics are divided among {shards:?} pods, and there are {pods}"));
+        }
+    }
+    for (index, entry) in environment.iter().enumerate() {
+        let value = text(&entry["value"]);
+        let Some((name, _)) = value.split_once("$(").and_then(|(_, rest)| rest.split_once(')')) else { continue };
+        // What stands behind it, or nowhere, is left as it is written.
+        if !environment[..index].iter().any(|before| before["name"] == name) {
+            problems.push(format!("{value} asks for {name}, which is not set before it"));
+        }
+    }
+    problems
+}
+
+/// A text, empty where there is none.
+pub(super) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
@@ -139,7 +190,8 @@ mod tests {
                 "automountServiceAccountToken": false,
                 "enableServiceLinks": false,
                 "terminationGracePeriodSeconds": 35,
-                "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+                "securityContext": {"runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
+                    "seccompProfile": {"type": "RuntimeDefault"}},
                 "containers": [{
                     "env": [{"name": "CONNECT_NAME", "value": "n"}, {"name": "CONNECT_KAFKA_BROKERS", "value": "k:9"}],
                     "livenessProbe": {"httpGet": {"path": "/livez"}},
@@ -151,7 +203,9 @@ mod tests {
             }},
         }});
         change(&mut object);
-        let document = "<!-- CONNECT_*: generated -->\n| `CONNECT_NAME` | required | t | N. |\n| `CONNECT_KAFKA_BROKERS` | required | t | B. |";
+        let document = "<!-- CONNECT_*: generated -->\n| `CONNECT_NAME` | required | t | N. |\n\
+                        | `CONNECT_KAFKA_BROKERS` | required | t | B. |\n| `CONNECT_SHARD` | not set | s | S. |\n\
+                        | `CONNECT_DRAIN_TIMEOUT` | `25s` | a duration | D. |\n";
         let chapters = read(document).unwrap();
         pod_problems(kind, &object, &object["spec"]["template"]["spec"], &[], &chapters)
     }
@@ -162,6 +216,7 @@ mod tests {
         for (pointer, value, problem) in [
             ("/automountServiceAccountToken", json!(true), "token"),
             ("/enableServiceLinks", json!(true), "service links"),
+            ("/securityContext/fsGroup", Value::Null, "neither as the image's user"),
             ("/terminationGracePeriodSeconds", json!(29), "killed after 29 s"),
             ("/containers/0/securityContext/readOnlyRootFilesystem", json!(false), "root file system"),
             ("/containers/0/livenessProbe/httpGet/path", json!("/readyz"), "liveness"),
@@ -189,6 +244,30 @@ mod tests {
         assert!(!problem(named("metadata.name")));
         assert!(problem(named("metadata.uid")));
         assert!(problem(json!({"name": "CONNECT_KAFKA_INSTANCE_ID", "value": "the-same-for-all"})));
+    }
+
+    #[test]
+    fn a_pod_has_a_number_where_its_kind_gives_it_one() {
+        let problems = |kind: &str, number: &str, shard: &str| {
+            workload(kind, |object| {
+                object["spec"]["replicas"] = json!(3);
+                let environment = object["spec"]["template"]["spec"]["containers"][0]["env"].as_array_mut().unwrap();
+                environment.push(json!({"name": "SHARD", "valueFrom": {"fieldRef": {"fieldPath": number}}}));
+                environment.push(json!({"name": "CONNECT_SHARD", "value": shard}));
+            })
+        };
+        let of_a_set = "metadata.labels['apps.kubernetes.io/pod-index']";
+        let of_a_job = "metadata.annotations['batch.kubernetes.io/job-completion-index']";
+        assert_eq!(problems("StatefulSet", of_a_set, "$(SHARD)/3"), Vec::<String>::new());
+        for (kind, number, shard, problem) in [
+            ("Job", of_a_set, "$(SHARD)/3", "asked for where no pod has it"),
+            ("Job", of_a_job, "$(SHARD)/3", "asked for where no pod has it"),
+            ("StatefulSet", of_a_set, "$(SHARD)/4", "divided among Some(4) pods, and there are 3"),
+            ("StatefulSet", of_a_set, "$(SHARDS)/3", "asks for SHARDS"),
+        ] {
+            let problems = problems(kind, number, shard);
+            assert!(problems.iter().any(|text| text.contains(problem)), "{kind} {number} {shard}: {problems:?}");
+        }
     }
 
     #[test]
