@@ -46,8 +46,9 @@ section! {
         /// The part of the document that is changed: `address.city`, `tags`, `sums[0]`; names with other characters stand in
         /// backticks. With `upsert` the value is put there, and the rest of the document stays.
         pub path: Option<String>,
-        /// Makes the document, and the path to the changed part, where it is missing. Without it such a record is rejected.
-        pub create: bool = "true",
+        /// What a change of a part, or a counter, makes where it is missing: the `document` and the path in it, the `path` in a
+        /// document that is there, or `nothing`. A record that lacks something else is rejected.
+        pub create: Create = "document",
         /// The part of the record's value that is stored: `payload.after`, or a JSON pointer. The whole of it if unset.
         pub value_path: Option<Path>,
         /// Name of a field on the top level of the value that is left out: one that is the id already, say.
@@ -176,6 +177,19 @@ impl Action {
         matches!(self, Self::Append | Self::Prepend | Self::Counter)
     }
 }
+
+/// What is made where it is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Create {
+    /// The document, and the path to the changed part.
+    Document,
+    /// The path in a document that is there.
+    Path,
+    /// Neither.
+    Nothing,
+}
+
+words!(Create { "document" => Document, "path" => Path, "nothing" => Nothing });
 
 /// What a value must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -175,17 +175,13 @@ impl Connection {
             )) => (connect.await, found),
             Either::Right((Err(error), _)) => return Err(error),
         };
-        match connected {
-            Ok(Ok(agent)) => Ok(agent),
-            Ok(Err(error)) => {
-                found.and(Err(SinkError::transient("connection", format!("no connection to Couchbase: {error}"))))
-            }
-            Err(_) => {
-                let limit = self.way.timeout;
-                let problem = format!("no connection to Couchbase within CONNECT_COUCHBASE_TIMEOUT={limit:?}");
-                found.and(Err(SinkError::transient("connection", problem)))
-            }
-        }
+        let problem = match connected {
+            Ok(Ok(agent)) => return Ok(agent),
+            Ok(Err(error)) => format!("no connection to Couchbase: {error}"),
+            Err(_) => format!("no connection to Couchbase within CONNECT_COUCHBASE_TIMEOUT={:?}", self.way.timeout),
+        };
+        found?;
+        Err(SinkError::transient("connection", problem))
     }
 }
 

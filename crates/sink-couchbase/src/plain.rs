@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use connect_core::{Rejection, SinkError, Verdict};
 use couchbase_core::agent::Agent;
-use couchbase_core::memdx::subdoc::{MutateInOp, MutateInOpType, SubdocDocFlag, SubdocOpFlag};
+use couchbase_core::memdx::subdoc::{MutateInOp, MutateInOpType, SubdocDocFlag};
 use couchbase_core::options::crud::{
     AddOptions, DeleteOptions, MutateInOptions, ReplaceOptions, TouchOptions, UpsertOptions,
 };
 
+use crate::config::Create;
 use crate::errors::Failure;
 use crate::expiry;
 use crate::op::{Change, Op};
+use crate::step::MISSING;
 use crate::write::{Alarm, Place, Writer};
 
 impl Writer {
@@ -77,10 +79,10 @@ impl Writer {
                 }
             }
             Change::UpsertPath(content) => {
-                let create_path = if self.create { SubdocOpFlag::MKDIR_P } else { SubdocOpFlag::empty() };
                 let specs =
-                    [MutateInOp::new(MutateInOpType::DictSet, self.path.as_bytes(), content).flags(create_path)];
-                let store = if self.create { SubdocDocFlag::MkDoc } else { SubdocDocFlag::empty() };
+                    [MutateInOp::new(MutateInOpType::DictSet, self.path.as_bytes(), content).flags(self.path_flags())];
+                let makes = self.create == Create::Document;
+                let store = if makes { SubdocDocFlag::MkDoc } else { SubdocDocFlag::empty() };
                 let mut options = MutateInOptions::new(id, scope, collection, &specs)
                     .flags(store)
                     .expiry(expiry)
@@ -91,7 +93,7 @@ impl Writer {
                 }
                 match alarm.bounded(pin!(agent.mutate_in(options))).await {
                     Ok(_) => Ok(None),
-                    Err(Failure::Absent) => Err(Rejection::new("there is no document to change").into()),
+                    Err(Failure::Absent) => Err(Rejection::new(MISSING).into()),
                     Err(failure) => Err(failure),
                 }
             }

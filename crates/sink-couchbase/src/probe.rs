@@ -36,7 +36,7 @@ pub(crate) async fn look(way: &Way, bucket: Option<&Bucket>, keyspaces: &[Arc<Ke
         match timeout(share, connect(way, seed, deadline)).await {
             Ok(Ok(client)) => {
                 let found = timeout_at(deadline, look_at(way, &client, bucket, keyspaces, deadline)).await;
-                let _ = client.close().await;
+                let _ = timeout_at(deadline, client.close()).await;
                 let late = || SinkError::transient("timeout", format!("{seed} takes connections but does not answer"));
                 return found.unwrap_or_else(|_| Err(late()));
             }

@@ -5,10 +5,14 @@ use std::borrow::Cow;
 use connect_core::{Rejection, Verdict};
 use couchbase_core::memdx::subdoc::{MutateInOpType, SubdocOpFlag};
 
+use crate::config::Create;
 use crate::errors::Failure;
 use crate::guard::Known;
 use crate::op::{Change, Op};
 use crate::write::Writer;
+
+/// Why a record is rejected.
+pub(crate) const MISSING: &str = "there is no document to change, and CONNECT_COUCHBASE_CREATE does not make one";
 
 /// What is to be done about a document.
 pub(crate) enum Step<'a> {
@@ -57,18 +61,18 @@ impl Writer {
         };
         let live = cas.is_some();
         let path = self.path.as_bytes();
-        let create_path = if self.create { SubdocOpFlag::MKDIR_P } else { SubdocOpFlag::empty() };
-        let at_path =
-            |kind, value: Cow<'a, [u8]>| Write { kind: Some(kind), path, value, flags: create_path, ..Write::to(cas) };
+        let at_path = |kind, value: Cow<'a, [u8]>| Write {
+            kind: Some(kind),
+            path,
+            value,
+            flags: self.path_flags(),
+            ..Write::to(cas)
+        };
         let whole = |value: Cow<'a, [u8]>| Write {
             kind: Some(MutateInOpType::SetDoc),
             value,
             preserves_expiry: self.preserve_expiry,
             ..Write::to(cas)
-        };
-        let missing = || {
-            let problem = "there is no document to change, and CONNECT_COUCHBASE_CREATE=false";
-            Failure::Rejected(Rejection::new(problem))
         };
         let write = match &op.change {
             Change::Upsert(content) => whole(Cow::Borrowed(content)),
@@ -82,7 +86,7 @@ impl Writer {
             Change::Remove => Write { kind: Some(MutateInOpType::DeleteDoc), buries: true, ..Write::to(cas) },
             Change::Touch if !live => return Ok(Step::Nothing(Some(Verdict::Superseded))),
             Change::Touch => Write::to(cas),
-            _ if !live && !self.create => return Err(missing()),
+            _ if !live && self.create != Create::Document => return Err(Rejection::new(MISSING).into()),
             Change::UpsertPath(content) => at_path(MutateInOpType::DictSet, Cow::Borrowed(content)),
             Change::Append(content) => at_path(MutateInOpType::ArrayPushLast, Cow::Borrowed(content)),
             Change::Prepend(content) => at_path(MutateInOpType::ArrayPushFirst, Cow::Borrowed(content)),

@@ -12,7 +12,7 @@ use couchbase_core::options::crud::{MutateInOptions, ReplaceOptions};
 use couchbase_core::retry::RetryStrategy;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::config::{CouchbaseConfig, Durability, Format, Guard};
+use crate::config::{CouchbaseConfig, Create, Durability, Format, Guard};
 use crate::errors::{self, Failure};
 use crate::guard::{ATTRIBUTE, Memory};
 use crate::keyspace::Keyspace;
@@ -27,7 +27,7 @@ pub struct Writer {
     pub(crate) durability: Option<DurabilityLevel>,
     pub(crate) flags: u32,
     pub(crate) preserve_expiry: bool,
-    pub(crate) create: bool,
+    pub(crate) create: Create,
     pub(crate) path: String,
     pub(crate) timeout: Duration,
     pub(crate) retry: Arc<dyn RetryStrategy>,
@@ -52,6 +52,11 @@ impl Writer {
             retry,
             memory: Memory::new(config.guard_cache.get()),
         }
+    }
+
+    /// What a change of a part says about the path to it.
+    pub(crate) fn path_flags(&self) -> SubdocOpFlag {
+        if self.create == Create::Nothing { SubdocOpFlag::empty() } else { SubdocOpFlag::MKDIR_P }
     }
 
     /// Tries a change that can't succeed, in the way that records will be written: the answer tells whether we may.

@@ -33,6 +33,8 @@ pub fn cases() -> Vec<Case> {
         case(&[("ACTION", "append"), ("PATH", "l")], Some("{\"l\":[0]}"), json!({"l": [0, {"v": 1}]})),
         case(&[("ACTION", "prepend"), ("PATH", "x.l")], None, json!({"x": {"l": [{"v": 1}]}})),
         case(&[("ACTION", "prepend"), ("PATH", "l")], Some("{\"l\":[0]}"), json!({"l": [{"v": 1}, 0]})),
+        case(&[("PATH", "a.b"), ("CREATE", "path")], Some("{}"), json!({"a": {"b": {"v": 1}}})),
+        case(&[("ACTION", "append"), ("PATH", "x.l"), ("CREATE", "path")], Some("{}"), json!({"x": {"l": [{"v": 1}]}})),
         case(&[("ACTION", "counter"), ("PATH", "n"), ("AMOUNT", "{value.v}")], None, json!({"n": 1})),
         case(&[("ACTION", "counter"), ("PATH", "n"), ("AMOUNT", "-3")], Some("{\"n\":5}"), json!({"n": 2})),
         case(&[("ACTION", "counter"), ("AMOUNT", "7")], None, json!(7)),
@@ -111,7 +113,7 @@ async fn a_rejected_record_counts_once_it_can_be_written() {
 async fn what_can_not_be_changed_is_rejected_and_stays() {
     /// Settings, the document that is there, and the reason.
     type Refused<'a> = (&'a [(&'a str, &'a str)], Option<&'a str>, &'a str);
-    let no_create: [(&str, &str); 1] = [("CREATE", "false")];
+    let no_create: [(&str, &str); 1] = [("CREATE", "nothing")];
     let cases: &[Refused<'_>] = &[
         (&[("ACTION", "append"), ("PATH", "l")], Some("{\"l\":5}"), "of another type"),
         (&[("ACTION", "prepend"), ("PATH", "l")], Some("{\"l\":{}}"), "of another type"),
@@ -135,6 +137,10 @@ async fn what_can_not_be_changed_is_rejected_and_stays() {
         (&[("PATH", "a"), no_create[0]], None, "there is no document"),
         (&[("ACTION", "append"), ("PATH", "l"), no_create[0]], Some("{}"), "has nothing at CONNECT_COUCHBASE_PATH"),
         (&[("ACTION", "counter"), no_create[0]], None, "there is no document"),
+        (&[("PATH", "a.b"), ("CREATE", "path")], None, "there is no document"),
+        (&[("ACTION", "counter"), ("PATH", "n"), ("CREATE", "path")], None, "there is no document"),
+        (&[("PATH", "a"), ("CREATE", "path"), ("GUARD", "off")], None, "there is no document"),
+        (&[("PATH", "a.b"), no_create[0], ("GUARD", "off")], Some("{}"), "has nothing at CONNECT_COUCHBASE_PATH"),
     ];
     for (pairs, before, reason) in cases {
         let (server, sink) = start(pairs).await;
