@@ -206,7 +206,7 @@ section! {
         pub password: Option<SecretString>,
         /// PEM file with the authority that signed the server's certificate; the system's authorities if unset.
         pub ca_file: Option<FilePath>,
-        /// PEM file with our certificate, where the server asks for one.
+        /// PEM file with our certificate, where the server asks for one. `CONNECT_REDIS_CA_FILE` must be set beside it.
         pub cert_file: Option<FilePath>,
         /// PEM file with the private key of our certificate.
         pub key_file: Option<FilePath>,

@@ -16,6 +16,8 @@ pub const MONOTONE: &str = concat!(include_str!("lua/monotone.lua"), include_str
 pub const PLAIN: &str = include_str!("lua/plain.lua");
 /// Tells what the server lacks or forbids.
 pub const ALLOWED: &str = include_str!("lua/allowed.lua");
+/// Makes or changes the marker that transactions watch.
+pub const MARK: &str = include_str!("lua/mark.lua");
 /// Tells where a partition stands.
 pub const RESUME: &str = include_str!("lua/resume.lua");
 

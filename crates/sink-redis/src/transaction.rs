@@ -21,7 +21,7 @@ use tracing::warn;
 use crate::connection::{Connection, Live, Request};
 use crate::fingerprint::FIELD as FINGERPRINT;
 use crate::op::Action;
-use crate::script::Chunk;
+use crate::script::{self, Chunk};
 use crate::store::Call;
 
 /// Partitions that write at once have a connection each, up to so many; more take turns.
@@ -35,9 +35,9 @@ const FRESH: Duration = Duration::from_secs(1);
 /// What only transactions need; scripts do without.
 pub const NEEDED: [&str; 4] = ["WATCH", "MULTI", "EXEC", "DISCARD"];
 
-/// A marker goes by itself when nothing is written for so long. Redis (since 6.0.9) takes one that went for a change, so it
-/// need not outlive a transaction that is on its way.
-const MARKER_LIFE: Duration = Duration::from_secs(3);
+/// A marker goes by itself when nothing is written for so long, in milliseconds. Redis (since 6.0.9) takes one that went for
+/// a change, so it need not outlive a transaction that is on its way.
+const MARKER_LIFE: &str = "3000";
 
 /// The items as commands that can't fail because of what is stored; `None` where there are others among them. Sets and
 /// deletes of different keys change places, so that there are few commands: between them nobody looks.
@@ -136,7 +136,7 @@ impl Transactions {
             Some(ready) => (ready.live, vec![("DISCARD", Vec::new())]),
             None => (connection.open().await?, Vec::new()),
         };
-        pipeline.push(mark(call, "looked at"));
+        pipeline.push(mark(call));
         let first = pipeline.len();
         pipeline.extend(look(call));
         let answers = live.pipeline(pipeline).await?;
@@ -156,7 +156,8 @@ impl Transactions {
         pipeline.push(("HSET", [call.key, &call.partition.to_string(), &next].map(Value::from).to_vec()));
         // A hash that was deleted or evicted is made anew here, and must be known as this connector's.
         pipeline.push(("HSETNX", [call.key, FINGERPRINT, &self.fingerprint].map(Value::from).to_vec()));
-        pipeline.push(mark(call, &next));
+        let marker = marker(call.key, call.partition);
+        pipeline.push(("SET", [&marker, next.as_str(), "PX", MARKER_LIFE].map(Value::from).to_vec()));
         let queued = pipeline.len();
         pipeline.push(("EXEC", Vec::new()));
         pipeline.extend(look(call));
@@ -197,10 +198,10 @@ impl Transactions {
     }
 }
 
-/// Changes the marker, or makes it.
-fn mark(call: &Call<'_>, text: &str) -> Request {
-    let life = MARKER_LIFE.as_millis().to_string();
-    ("SET", [&marker(call.key, call.partition), text, "PX", &life].map(Value::from).to_vec())
+/// Changes the marker, or makes it, if there are offsets.
+fn mark(call: &Call<'_>) -> Request {
+    let marker = marker(call.key, call.partition);
+    ("EVAL", [script::MARK, "2", call.key, &marker, MARKER_LIFE].map(Value::from).to_vec())
 }
 
 /// What begins a transaction.

@@ -4,17 +4,13 @@
 -- ARGV[4]  what follows the offset in a position: nothing, or '@' and the topic's id
 -- ARGV[5]  a MessagePack array of steps, one after the other: offset, number of words, words of the command. One large
 --          argument costs the client and the server less than thousands of small ones.
--- ARGV[6]  the fingerprint of this connector, where the hash of offsets has one
 --
 -- Answers 'applied', or {'stopped', offset, error}: everything before the record of that offset is applied and that
 -- offset is stored, or {'torn', offset, error}: of that record a command behind the first failed, which only a missing
 -- permission makes happen. Its effect is there, so the record counts as applied and the offset behind it is stored.
 local call, unpack, type = redis.pcall, unpack, type
 local function keep(position)
-  -- A hash that was deleted or evicted is made anew here, and must be known as this connector's.
-  if redis.call('HSET', KEYS[1], ARGV[1], position) == 1 and ARGV[6] then
-    redis.call('HSETNX', KEYS[1], 'fingerprint', ARGV[6])
-  end
+  redis.call('HSET', KEYS[1], ARGV[1], position)
   if marker and redis.call('EXISTS', marker) == 1 then
     redis.call('SET', marker, position, 'KEEPTTL')
   end

@@ -458,6 +458,10 @@ async fn a_stream_holds_the_fields_of_about_its_newest_entries() {
     write(&named, 300, &[record(300, "k", "text")]).await;
     let last = server.ask("XREVRANGE k + - COUNT 1").await;
     assert_eq!(last.split_once(' ').unwrap().1, "raw text");
+    // Somebody has given it the highest id that there is.
+    server.ask("XADD k 18446744073709551615-18446744073709551615 a 1").await;
+    let (index, reason) = rejection(&write(&named, 301, &[record(301, "other", "x"), record(302, "k", "x")]).await);
+    assert!(index == 1 && reason.contains("no more entries"), "{reason}");
 }
 
 #[tokio::test]

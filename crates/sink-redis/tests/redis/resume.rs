@@ -27,6 +27,10 @@ async fn an_empty_database_is_built_anew_for_every_partition() {
     assert_eq!(sink.resume(&other).await, Ok(Resume::Empty), "the others have written meanwhile, this one has not");
     server.ask("FLUSHALL").await;
     assert_eq!(sink.resume(&assigned(Some(50))).await, Ok(Resume::Empty));
+    server.ask("FLUSHALL").await;
+    // One that had written nothing notices nothing, and makes the hash again.
+    sink.write(&batch(&sink, None, 0, &[record(0, "a", "1")])).await.unwrap();
+    assert_eq!(sink.resume(&other).await, Ok(Resume::Empty));
 }
 
 #[tokio::test]

@@ -142,6 +142,21 @@ async fn offsets_that_are_deleted_under_load_are_still_ours() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
+async fn a_look_at_an_empty_database_leaves_it_empty() {
+    let server = Server::start().await;
+    start(&server.sink()).await;
+    write(&server.sink(), 0, &many(0, "v")).await;
+    server.ask("FLUSHALL").await;
+    // Connected anew, so that it looks first.
+    let sink = server.sink();
+    let result = sink.write(&batch(&sink, Some(100), 100, &many(100, "v"))).await;
+    assert_eq!(result, Err(SinkError::OutOfStep { stored: None }));
+    assert_eq!(server.ask("DBSIZE").await, "0", "a marker would look like data of which the offsets are lost");
+    assert_eq!(sink.resume(&assigned(Some(100))).await, Ok(Resume::Empty));
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn a_connection_that_was_lost_guards_nothing_and_writes_nothing() {
     let server = Server::start().await;
     let sink = server.sink();
