@@ -307,7 +307,7 @@ section! {
                 Some("keep goes with set; other commands leave the expiry alone if there is no CONNECT_REDIS_TTL".to_owned())
             }
             // A time of the record is an end by itself.
-            _ if command.publishes() && (ttl.is_some() || matches!(ttl_from, TtlFrom::Record(_))) => {
+            _ if command.publishes() && (ttl.is_some() || matches!(ttl_from, ExpiryFrom::Record(_))) => {
                 Some("what is published does not expire".to_owned())
             }
             _ => None,
