@@ -71,7 +71,8 @@ async fn three_brokers_are_restarted_and_killed_and_each_effect_is_there_once_ni
             }
             Fault::Kill => {
                 broker.stop();
-                sleep(dice.time(Duration::from_secs(5))).await;
+                // Up to longer than the controller takes to find another leader.
+                sleep(dice.even_time(Duration::from_secs(15))).await;
                 broker.start_again().await?;
             }
             Fault::Freeze => {

@@ -6,23 +6,27 @@ mod secured;
 
 use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use axum::http::StatusCode;
 use axum::routing::post;
 use secured::{PASSWORD, Secured, text, token};
-use system_tests::{assert_account_adds_up, metrics_until, record, until};
+use system_tests::{Scene, assert_account_adds_up, exit_code, metrics_until, record, until};
 use xtask::certificates::Certificates;
+use xtask::services::kafka::VERSION_VARIABLE;
+
+async fn works(secured: &Secured, listener: &str, settings: &[(&str, &str)]) -> Result<()> {
+    settles(secured.scene(listener, settings).await?).await.with_context(|| format!("{listener} {settings:?}"))
+}
 
 /// One record arrives, and one that can't be written becomes a dead letter.
-async fn works(secured: &Secured, listener: &str, settings: &[(&str, &str)]) -> Result<()> {
-    let scene = secured.scene(listener, settings).await?;
+async fn settles(scene: Scene) -> Result<()> {
     scene.produce([(0, record(Some(b"a"), Some(b"1"))), (0, record(None, Some(b"no key")))]).await?;
     let mut connector = scene.connector()?;
     let both = |metrics: &connect_testkit::scrape::Metrics| {
         metrics.written() == 1 && metrics.sum("connect_records_total", &[("outcome", "dead_lettered")]) == 1.0
     };
-    let metrics = metrics_until(&mut connector, "both records are settled", both)
-        .await
-        .with_context(|| format!("{listener} {settings:?}: {}", scene.logged()))?;
+    let settled = metrics_until(&mut connector, "both records are settled", both).await;
+    let metrics = settled.with_context(|| scene.logged())?;
     assert_account_adds_up(&metrics);
     connector.drain().await?;
     assert!(!scene.logged().contains(PASSWORD), "a secret is never logged");
@@ -41,6 +45,11 @@ async fn certificates_of_an_authority_of_ones_own() -> Result<()> {
     }
     let ours = [("CERT_FILE", text(&certificate)?), ("KEY_FILE", text(&key)?)];
     works(&secured, "MUTUAL", &[&trusting[..], &ours].concat()).await?;
+
+    // One that the system knows, in its place here.
+    let known = secured.scene("TLS", &[("SECURITY", "tls")]).await?.set("SSL_CERT_FILE", text(&authority)?);
+    settles(known).await?;
+    secured.is_refused("TLS", &[("SECURITY", "tls")], "CONNECT_KAFKA_CA_FILE").await?;
 
     // An authority that signed nothing here; no certificate where one is wanted.
     let other = secured.directory.path().join("other");
@@ -81,6 +90,9 @@ async fn tokens_from_a_file_and_from_a_provider() -> Result<()> {
     let from_file = [&bearer[..], &[("SASL_TOKEN_FILE", text(&file)?)]].concat();
     fs::write(&file, token(3600))?;
     works(&secured, "TOKENS", &from_file).await?;
+    let authority = secured.certificates.authority();
+    let tls = [("SECURITY", "sasl_tls"), ("CA_FILE", text(&authority)?), ("SASL_TOKEN_FILE", text(&file)?)];
+    works(&secured, "SEALED", &[&tls[..], &[("SASL_MECHANISM", "oauthbearer")]].concat()).await?;
     // A token that was rotated too late.
     fs::write(&file, token(-60))?;
     secured.is_refused("TOKENS", &from_file, "token").await?;
@@ -88,7 +100,54 @@ async fn tokens_from_a_file_and_from_a_provider() -> Result<()> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/token", listener.local_addr()?);
     let grant = async || format!(r#"{{"access_token":"{}","token_type":"Bearer","expires_in":3600}}"#, token(3600));
-    tokio::spawn(async move { axum::serve(listener, axum::Router::new().route("/token", post(grant))).await });
+    let refuse = async || (StatusCode::UNAUTHORIZED, r#"{"error":"invalid_client"}"#);
+    let provider = axum::Router::new().route("/token", post(grant)).route("/strangers", post(refuse));
+    tokio::spawn(async move { axum::serve(listener, provider).await });
     let client = [("SASL_TOKEN_URL", url.as_str()), ("SASL_USERNAME", "id"), ("SASL_PASSWORD", PASSWORD)];
-    works(&secured, "TOKENS", &[&bearer[..], &client].concat()).await
+    works(&secured, "TOKENS", &[&bearer[..], &client].concat()).await?;
+    let strangers = url.replace("token", "strangers");
+    let stranger = [("SASL_TOKEN_URL", strangers.as_str()), ("SASL_USERNAME", "id"), ("SASL_PASSWORD", "wr0ng")];
+    secured.is_refused("TOKENS", &[&bearer[..], &stranger].concat(), "CONNECT_KAFKA_SASL_USERNAME (client id)").await
+}
+
+/// A cluster in which nobody may do anything but whom the rights are given to; the test itself may do everything.
+const AUTHORIZER: [&str; 2] =
+    ["authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer", "super.users=User:ANONYMOUS"];
+
+/// Gives the user of the tests these rights on a `--topic` or `--group`.
+async fn grant(secured: &Secured, on: &str, name: &str, operations: &[&str]) -> Result<()> {
+    let is_3 = std::env::var(VERSION_VARIABLE).is_ok_and(|version| version.starts_with("3."));
+    let class = if is_3 { "kafka.admin.AclCommand" } else { "org.apache.kafka.tools.AclCommand" };
+    let mut tool = tokio::process::Command::from(secured.kafka.tool(class));
+    tool.args(["--bootstrap-server", &secured.kafka.bootstrap(), "--add", "--allow-principal", "User:connector"]);
+    tool.args(operations.iter().flat_map(|operation| ["--operation", operation])).args([on, name]);
+    let output = tool.output().await?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: cargo xtask test"]
+async fn the_rights_in_the_document_are_needed_and_enough() -> Result<()> {
+    let secured = Secured::start_with(AUTHORIZER.map(str::to_owned).to_vec()).await?;
+    let user = [("SECURITY", "sasl_plaintext"), ("SASL_MECHANISM", "plain"), ("SASL_USERNAME", "connector")];
+    let user = [&user[..], &[("SASL_PASSWORD", PASSWORD)]].concat();
+    for assignment in ["static", "group"] {
+        let scene = secured.scene("USERS", &[&user[..], &[("ASSIGNMENT", assignment)]].concat()).await?;
+        let refused = async |named: &str| -> Result<()> {
+            let code = exit_code(&mut scene.connector()?).await.with_context(|| scene.logged())?;
+            let log = scene.logged();
+            ensure!(code == 1 && log.contains(named), "{assignment}: {named}: {log}");
+            Ok(())
+        };
+        let letters = format!("{}-letters", scene.topic);
+        refused("grant").await?;
+        grant(&secured, "--topic", &letters, &["Write", "Describe", "Create"]).await?;
+        refused("grant Describe and Read").await?;
+        grant(&secured, "--topic", &scene.topic, &["Read", "Describe"]).await?;
+        refused("CONNECT_KAFKA_GROUP").await?;
+        grant(&secured, "--group", &scene.topic, &["Read", "Describe"]).await?;
+        settles(scene).await?;
+    }
+    Ok(())
 }

@@ -85,6 +85,51 @@ async fn a_reset_moves_what_is_committed_and_what_is_stored() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: cargo xtask test"]
+async fn a_classic_group_is_reset_to_a_time_once_its_members_are_gone() -> Result<()> {
+    let scene = grouped("reset-time", 2).await?.set("CONNECT_KAFKA_GROUP_PROTOCOL", "classic");
+    // Ten records a partition, a minute apart.
+    let begin = chrono::Utc::now() - chrono::TimeDelta::hours(1);
+    let minute = |number: i32| begin + chrono::TimeDelta::minutes(1) * number;
+    let timed = records(2, 10).enumerate().map(|(number, (partition, record))| {
+        (partition, rskafka::record::Record { timestamp: minute(number as i32 / 2), ..record })
+    });
+    scene.produce(timed.collect::<Vec<_>>()).await?;
+    let half_past_four = minute(4) + chrono::TimeDelta::seconds(30);
+    let to = |time: chrono::DateTime<chrono::Utc>| format!("timestamp:{}", time.to_rfc3339());
+    let to_half_past_four = to(half_past_four);
+    let reset = ["offsets", "reset", "--to", &to_half_past_four];
+
+    let mut connector = scene.connector()?;
+    let all = |m: &Metrics| m.written() == 20 && m.sum("connect_committed_offset", &[]) == 20.0;
+    metrics_until(&mut connector, "all is written", all).await?;
+    let refused = scene.call(&reset)?;
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.errors.contains("has members: connect at 127.0.0.1"), "{refused:?}");
+    let dry = scene.call(&[&reset[..], &["--dry-run"]].concat())?;
+    assert!(dry.code == 0 && dry.output.contains("has members"), "{dry:?}");
+    connector.drain().await?;
+    let places = || -> Result<Vec<[String; 2]>> {
+        let shown = rows(&scene.call(&["offsets", "show"])?);
+        Ok(shown.values().map(|row| [row[0].clone(), row[1].clone()]).collect())
+    };
+    assert_eq!(places()?, [["10", "10"], ["10", "10"]], "nothing was changed");
+
+    let done = scene.call(&reset)?;
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(places()?, [["5", "5"], ["5", "5"]], "the first record of that time or later");
+    run_until_written(&scene, 10).await?;
+    // The very time of a record, as milliseconds; and one that no record has reached.
+    let exact = scene.call(&["offsets", "reset", "--to", &format!("timestamp:{}", minute(8).timestamp_millis())])?;
+    assert_eq!(exact.code, 0, "{exact:?}");
+    assert_eq!(places()?, [["8", "8"], ["8", "8"]]);
+    let late = scene.call(&["offsets", "reset", "--to", &to(minute(59))])?;
+    assert_eq!(late.code, 0, "{late:?}");
+    assert_eq!(places()?, [["10", "10"], ["10", "10"]], "the end");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: cargo xtask test"]
 async fn a_reset_to_a_new_epoch_is_for_those_who_know_of_it() -> Result<()> {
     let scene = Scene::new(BINARY, "epoch", 1).await?;
     scene.produce(records(1, 5)).await?;

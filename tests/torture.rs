@@ -10,7 +10,7 @@ mod torture {
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use connect_testkit::dice::Dice;
 use system_tests::{Scene, report, seed};
 use tokio::time::{Instant, sleep};
@@ -108,7 +108,7 @@ async fn torture(protocol: &str) -> Result<()> {
             .with_context(|| format!("event {number}, {event:?}; seed {seed}"))?;
         // Some strike while the group is still busy with the one before.
         if dice.percent(30) {
-            sleep(dice.time(SESSION)).await;
+            sleep(dice.even_time(SESSION)).await;
             owners = None;
             continue;
         }
@@ -126,6 +126,10 @@ async fn torture(protocol: &str) -> Result<()> {
     members.leave_all().await?;
     contents.check(&scene.store().await?).await.with_context(|| format!("{}; seed {seed}", scene.logs()))?;
     let records = contents.records;
-    report(&format!("{protocol}: {events} events, {records} records, each effect once and in order\n{told}"));
+    let struck = members.struck;
+    ensure!(struck.at_work > 0, "no member was struck at work: {struck:?}; seed {seed}");
+    report(&format!(
+        "{protocol}: {events} events, {records} records, each effect once and in order; {struck:?}\n{told}"
+    ));
     Ok(())
 }

@@ -61,8 +61,9 @@ impl Secured {
                 Listener { name: "TLS", protocol: "SSL", properties: tls.clone() },
                 Listener { name: "MUTUAL", protocol: "SSL", properties: mutual },
                 Listener { name: "USERS", protocol: "SASL_PLAINTEXT", properties: users.clone() },
-                Listener { name: "BOTH", protocol: "SASL_SSL", properties: [tls, users].concat() },
-                Listener { name: "TOKENS", protocol: "SASL_PLAINTEXT", properties: tokens },
+                Listener { name: "BOTH", protocol: "SASL_SSL", properties: [tls.clone(), users].concat() },
+                Listener { name: "TOKENS", protocol: "SASL_PLAINTEXT", properties: tokens.clone() },
+                Listener { name: "SEALED", protocol: "SASL_SSL", properties: [tls, tokens].concat() },
             ],
             scram_users: ["SCRAM-SHA-256", "SCRAM-SHA-512"]
                 .map(|mechanism| format!("{mechanism}=[name=connector,password={PASSWORD}]"))

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use connect_testkit::dice::Dice;
+use connect_testkit::scrape::Metrics;
 use system_tests::{PATIENCE, Scene, until};
 use tokio::time::{Instant, sleep};
 use xtask::connector::Connector;
@@ -51,12 +52,35 @@ pub struct Members<'a> {
     partitions: usize,
     running: BTreeMap<usize, Connector>,
     started: usize,
+    /// How those were met that were killed or stopped.
+    pub struck: Struck,
+}
+
+/// How members were met by what befell them: one that has nothing to do has nothing to lose.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Struck {
+    /// All of them.
+    pub members: usize,
+    /// Those that had read from partitions of theirs.
+    pub at_work: usize,
+    /// Those that held records just then that were not written yet.
+    pub with_records_in_hand: usize,
+}
+
+impl Struck {
+    fn count(&mut self, metrics: Option<&Metrics>) {
+        let works = |metrics: &Metrics| metrics.sum("connect_partitions", &[]) > 0.0 && metrics.read() > 0;
+        let holds = |metrics: &Metrics| metrics.sum("connect_in_flight_bytes", &[]) > 0.0;
+        self.members += 1;
+        self.at_work += usize::from(metrics.is_some_and(works));
+        self.with_records_in_hand += usize::from(metrics.is_some_and(holds));
+    }
 }
 
 impl<'a> Members<'a> {
     /// None yet.
     pub fn new(scene: &'a Scene, partitions: usize) -> Self {
-        Self { scene, partitions, running: BTreeMap::new(), started: 0 }
+        Self { scene, partitions, running: BTreeMap::new(), started: 0, struck: Struck::default() }
     }
 
     /// One more.
@@ -75,6 +99,9 @@ impl<'a> Members<'a> {
         let chosen = dice.below(self.running.len() as u64) as usize;
         let number = *self.running.keys().nth(chosen).context("nobody is left")?;
         let mut victim = self.running.remove(&number).context("nobody is left")?;
+        if event != Event::Leave {
+            self.struck.count(victim.metrics().await?.as_ref());
+        }
         match event {
             Event::Join => {}
             Event::Leave => {
@@ -84,13 +111,14 @@ impl<'a> Members<'a> {
             }
             Event::Kill => {
                 victim.process().kill();
-                sleep(dice.time(session)).await;
+                sleep(dice.even_time(session)).await;
                 self.join()?;
             }
             Event::ShortStop | Event::LongStop => {
                 let half = session / 2;
                 victim.process().pause()?;
-                sleep(if event == Event::LongStop { session + half } else { Duration::ZERO } + dice.time(half)).await;
+                sleep(if event == Event::LongStop { session + half } else { Duration::ZERO } + dice.even_time(half))
+                    .await;
                 victim.process().resume()?;
                 self.running.insert(number, victim);
             }

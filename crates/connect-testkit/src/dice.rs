@@ -122,6 +122,12 @@ impl Dice {
         Duration::from_millis(self.below((2 << magnitude).min(longest)))
     }
 
+    /// A duration below `longest`, each as likely as the others: for what takes a while before it can be met at work, as most of
+    /// [`time`](Self::time) is too short for that.
+    pub fn even_time(&self, longest: Duration) -> Duration {
+        Duration::from_millis(self.below((longest.as_millis() as u64).max(1)))
+    }
+
     fn rng<T>(&self, draw: impl FnOnce(&mut Rng) -> T) -> T {
         draw(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -75,7 +75,7 @@ impl Binary {
         Ok(Running { child: command.stdout(output()?).stderr(output()?).spawn()? })
     }
 
-    /// Lets it live `kills` times, each for a time of up to `longest` that the dice decide, and kills it with `SIGKILL`; then starts
+    /// Lets it live `kills` times, each for a time below `longest` that the dice decide, and kills it with `SIGKILL`; then starts
     /// it once more and gives that to the caller. A life that ends by itself, with success, is left as it is.
     ///
     /// # Errors
@@ -83,7 +83,7 @@ impl Binary {
     pub async fn kill_at_random(&self, dice: &Dice, kills: usize, longest: Duration) -> io::Result<Running> {
         for _ in 0..kills {
             let mut running = self.start()?;
-            if let Ok(status) = timeout(dice.time(longest), running.child.wait()).await {
+            if let Ok(status) = timeout(dice.even_time(longest), running.child.wait()).await {
                 let status = status?;
                 if !status.success() {
                     return Err(io::Error::other(format!("{} ended with {status}", self.program.display())));

@@ -154,6 +154,10 @@ impl Connection {
         if config.security.tls() {
             builder = builder.tls_config(tls::settled_client_config(config).await?);
         }
+        if config.sasl_mechanism == Some(SaslMechanism::OauthBearer) {
+            // A refusal on its way through rskafka's retries could not be told from a provider that is away.
+            self.tokens.get(config).await?;
+        }
         if config.security.sasl() {
             builder = builder.sasl_config(sasl_config(config, &self.tokens)?);
         }

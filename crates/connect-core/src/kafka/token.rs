@@ -211,6 +211,14 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_refusal_is_fatal_where_rskafka_logs_in_too() {
+        let (url, _) = provider(3600).await;
+        let connection = crate::kafka::Connection::new(config(&url, "wr0ng", "kafka"));
+        let error = connection.client().await.map(drop).expect_err("refused");
+        assert!(matches!(error, KafkaError::Fatal(_)), "{error}");
+    }
+
+    #[tokio::test]
     async fn a_wrong_secret_is_fatal_and_not_shown_and_trouble_passes() {
         let (url, _) = provider(3600).await;
         let tokens = Tokens::default();

@@ -1,5 +1,7 @@
 //! Apache Kafka in KRaft mode, one node or a cluster of three, from its Maven artifacts.
 
+mod transactions;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -8,6 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+pub use self::transactions::Transactions;
 use super::server::{Server, Service};
 use crate::{
     kafka_client,

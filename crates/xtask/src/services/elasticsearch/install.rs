@@ -3,13 +3,12 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context, Result};
 
 use crate::{
-    archive::{run, unzip, zip},
+    archive::{unzip, zip},
     java,
     lock::Lock,
     maven, paths,
@@ -160,7 +159,7 @@ impl Install<'_> {
             fs::write(file, format!("package {package}; public interface {class} {{}}\n"))?;
         }
         let classes = self.directory.join("classes/saml");
-        self.run_compiler(&sources, &classes)?;
+        java::compile(&java::runtime()?, 21, &self.home.join("lib"), &sources, &classes)?;
         zip(&classes, &security.join("saml-stubs.jar"))
     }
 
@@ -168,24 +167,8 @@ impl Install<'_> {
     fn compile(&self, name: &str) -> Result<PathBuf> {
         let sources = paths::workspace().join("crates/xtask/services/elasticsearch").join(name);
         let classes = self.directory.join("classes").join(name);
-        self.run_compiler(&sources, &classes)?;
+        java::compile(&java::runtime()?, 21, &self.home.join("lib"), &sources, &classes)?;
         Ok(classes)
-    }
-
-    /// The runtime has no compiler, so Eclipse's is used, which is one jar.
-    fn run_compiler(&self, sources: &Path, classes: &Path) -> Result<()> {
-        const COMPILER: &str = "3.40.0";
-        let directory = paths::services().join("ecj");
-        let jar = directory.join(format!("ecj-{COMPILER}.jar"));
-        if !jar.exists() {
-            maven::copy(&format!("org.eclipse.jdt:ecj:{COMPILER}:jar"), &directory)?;
-        }
-        let libraries: Vec<_> = fs::read_dir(self.home.join("lib"))?
-            .map(|entry| Ok(entry?.path().display().to_string()))
-            .collect::<Result<_>>()?;
-        let mut compiler = Command::new(java::runtime()?);
-        compiler.arg("-jar").arg(jar).args(["-21", "-nowarn", "-cp", &libraries.join(":"), "-d"]);
-        run(compiler.arg(classes).arg(sources)).map(drop)
     }
 }
 
