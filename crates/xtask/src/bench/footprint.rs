@@ -31,7 +31,7 @@ use crate::{
 
 /// The connectors, and how many records each writes: so many that it is at work when half of them are written. Each record has a
 /// key of its own, so that the store's can be counted against the offsets.
-const SINKS: [(&str, u64); 3] = [("redis", 500_000), ("elasticsearch", 100_000), ("couchbase", 100_000)];
+const SINKS: [(&str, u64); 3] = [("redis", 500_000), ("elasticsearch", 200_000), ("couchbase", 200_000)];
 const PARTITIONS: i32 = 4;
 const STOPS: u64 = 50;
 /// So many stops must have met a connector at work, or little is shown.
