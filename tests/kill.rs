@@ -34,6 +34,9 @@ async fn twenty_kills_over_200_000_records_lose_nothing() -> Result<()> {
     for life in 0..share(KILLS) {
         let mut connector = scene.connector()?;
         // Some lives end before anything is read, most in the middle of the work.
+        if dice.percent(75) {
+            connector.wait_until_written(1).await?;
+        }
         let after = dice.below(600);
         tokio::time::sleep(Duration::from_millis(after)).await;
         assert!(connector.process().exited()?.is_none(), "life {life} ended by itself: {}", scene.logged());
