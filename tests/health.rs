@@ -1,11 +1,13 @@
 //! Health tells the truth: of a process too many, of a store that hangs, of a drain; and a restart moves nothing.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use connect_core::TopicPartition;
 use connect_testkit::scrape::Metrics;
 use system_tests::{Scene, exit_code, metrics_until, record, until};
+use tokio::time::sleep;
 use xtask::deploy::observation::asked_for;
 use xtask::process::Signal;
 
@@ -79,32 +81,51 @@ fn has_read(metrics: &Metrics) -> BTreeSet<TopicPartition> {
     accounts.filter(|(_, account)| account.read > 0).map(|(partition, _)| partition).collect()
 }
 
-/// What a StatefulSet does: a pod goes, and one of the same name comes.
+/// A member is away for longer than another one's heartbeats are apart (5 s, which the broker decides): what the group moved
+/// meanwhile, the other knows.
+const AWAY: Duration = Duration::from_secs(12);
+
+/// What a StatefulSet does: one pod after the other goes, and one of the same name comes.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: cargo xtask test"]
 async fn a_rolling_restart_of_named_members_moves_no_partition() -> Result<()> {
     let a_record_for_each = || (0..4).map(|partition| (partition, record(Some(b"key"), Some(b"value"))));
+    let names = ["sink-0", "sink-1"];
     let scene = Scene::new(BINARY, "rolling", 4).await?.set("CONNECT_KAFKA_ASSIGNMENT", "group");
-    let scene = scene.set("CONNECT_KAFKA_INSTANCE_ID", "sink-0");
-    let mut first = scene.connector()?;
-    let scene = scene.set("CONNECT_KAFKA_INSTANCE_ID", "sink-1");
-    let mut second = scene.connector()?;
-    for member in [&mut first, &mut second] {
+    let start = |name| scene.connector_named(name, &[("CONNECT_KAFKA_INSTANCE_ID", name)]);
+    let assigned = |name| scene.log_of(name).matches("partition assigned").count();
+    let mut members = [start(names[0])?, start(names[1])?];
+    for member in &mut members {
         metrics_until(member, "each has half", |metrics| partitions(metrics) == 2).await?;
     }
     scene.produce(a_record_for_each()).await?;
-    let of_the_first = has_read(&metrics_until(&mut first, "half are read", |m| m.written() == 2).await?);
-    let of_the_second = has_read(&metrics_until(&mut second, "half are read", |m| m.written() == 2).await?);
-    second.drain().await?;
-    // Had its partitions moved to the first, these would be read there.
-    scene.produce(a_record_for_each()).await?;
-    let mut second = scene.connector()?;
-    let metrics = metrics_until(&mut second, "half are read again", |metrics| metrics.written() == 2).await?;
-    assert_eq!(has_read(&metrics), of_the_second);
-    let metrics = metrics_until(&mut first, "its own are read", |metrics| metrics.written() == 4).await?;
-    assert_eq!(has_read(&metrics), of_the_first);
-    second.drain().await?;
-    first.drain().await?;
+    let mut own = Vec::new();
+    for member in &mut members {
+        own.push(has_read(&metrics_until(member, "half are read", |metrics| metrics.written() == 2).await?));
+    }
+    for (goes, stays) in [(1, 0), (0, 1)] {
+        let before = assigned(names[stays]);
+        let written = metrics_until(&mut members[stays], "it answers", |_| true).await?.written();
+        members[goes].drain().await?;
+        // Had the partitions moved to the one that stays, these would be read there.
+        scene.produce(a_record_for_each()).await?;
+        let back = Instant::now() + AWAY;
+        while Instant::now() < back {
+            let metrics = metrics_until(&mut members[stays], "it answers", |_| true).await?;
+            assert_eq!(has_read(&metrics), own[stays], "while {} is away", names[goes]);
+            sleep(Duration::from_millis(100)).await;
+        }
+        members[goes] = start(names[goes])?;
+        let metrics = metrics_until(&mut members[goes], "its own are read", |metrics| metrics.written() == 2).await?;
+        assert_eq!(has_read(&metrics), own[goes]);
+        let all = |metrics: &Metrics| metrics.written() == written + 2;
+        let metrics = metrics_until(&mut members[stays], "its own are read", all).await?;
+        assert_eq!(has_read(&metrics), own[stays]);
+        assert_eq!(assigned(names[stays]), before, "{} was given something", names[stays]);
+    }
+    for member in &mut members {
+        member.drain().await?;
+    }
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use xtask::connector::Connector;
 use xtask::kafka_client::{Producer, connect, create_topic};
+pub use xtask::seed::seed;
 use xtask::services::{Redis, RedisOptions, shared};
 
 /// Long enough for a busy machine; a test that waits this long has failed.
@@ -238,14 +239,6 @@ pub async fn exit_code(connector: &mut Connector) -> Result<i32> {
         }
         sleep(Duration::from_millis(20)).await;
     }
-}
-
-/// The number of this run: printed, and taken from `SYSTEM_TEST_SEED` to run it again.
-pub fn seed() -> u64 {
-    let given = std::env::var("SYSTEM_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = given.unwrap_or_else(|| Utc::now().timestamp_micros() as u64);
-    println!("SYSTEM_TEST_SEED={seed}");
-    seed
 }
 
 /// Says something that is worth reading of a test that passed, too, whose output is not shown otherwise.

@@ -1,6 +1,6 @@
 //! Shows that a sink keeps its promises.
 //!
-//! A sink's author needs [`conformance`] alone: about thirty named checks against the real store, from a harness of two
+//! A sink's author needs [`conformance`] alone: forty named checks against the real store, from a harness of two
 //! functions. What else is here is what the framework itself is tested with:
 //!
 //! - [`simulation`] runs the real pipeline through seeded schedules of faults, with [`log`], [`group`], [`letters`] and

@@ -44,3 +44,12 @@ fn what_is_in_the_store_is_what_the_topic_says() {
     let never: Vec<_> = met.iter().filter(|(_, schedules)| **schedules == 0).collect();
     assert!(count < ENOUGH || never.is_empty(), "no schedule met {never:?}: nothing is shown about it");
 }
+
+/// A seed that fails can be looked at again and again: nothing but the seed decides what happens.
+#[test]
+fn a_seed_means_one_run() {
+    for seed in 0..50 {
+        let plan = Plan::of(seed);
+        assert_eq!(simulate(&plan), simulate(&plan), "seed {seed}: two runs of one schedule");
+    }
+}

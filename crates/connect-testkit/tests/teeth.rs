@@ -12,10 +12,14 @@ const SCHEDULES: u64 = 2_000;
 /// The first schedule that fails, and why; the same schedule must pass without the bug.
 fn caught(plans: impl Iterator<Item = Plan>, mutant: Option<Mutant>) -> Option<(u64, String)> {
     for plan in plans {
-        ask(mutant);
-        let result = simulate(&plan);
-        ask(None);
-        if let Err(failure) = result {
+        let with_the_bug = || {
+            ask(mutant);
+            let result = simulate(&plan).err();
+            ask(None);
+            result
+        };
+        if let Some(failure) = with_the_bug() {
+            assert_eq!(with_the_bug().as_ref(), Some(&failure), "seed {} does not replay", plan.seed);
             let sound = Plan { flaw: None, ..plan };
             assert_eq!(simulate(&sound).err(), None, "seed {} fails without the bug, too", sound.seed);
             return Some((sound.seed, failure));

@@ -17,7 +17,7 @@ use couchbase::authenticator::PasswordAuthenticator;
 use couchbase::cluster::Cluster;
 use couchbase::error::ErrorKind;
 use couchbase::options::cluster_options::{ClusterOptions, TlsOptions};
-use couchbase_test_server::{Document, Options, Server};
+use couchbase_test_server::{Action, Document, Fault, Options, Server, status};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::json;
@@ -172,11 +172,34 @@ impl Harness for Couchbase {
         self.ids.lock().unwrap().remove(&id);
         Some(record)
     }
+
+    /// A document that is locked for longer than the client tries by itself.
+    async fn push_back(&self, place: &Place, record: Record) -> Option<Record> {
+        let id = format!("{}:{}", place.name, String::from_utf8_lossy(record.key.as_ref()?));
+        self.server.as_ref()?.inject(Fault::new(Action::Answer(status::LOCKED)).key(&id).times(10));
+        Some(record)
+    }
+}
+
+/// Runs the checks: nothing may be left unsaid but this, and what keeps its offsets elsewhere can't promise.
+async fn conforms(couchbase: Couchbase, not_promised: &[&str]) {
+    let report = conformance(&couchbase).await;
+    report.assert();
+    let offsets = [
+        "resume names no offset where nothing was written",
+        "resume names the offset behind the last batch",
+        "a batch without items moves the offset",
+        "a batch that expects another offset is refused",
+        "a process that lost its partition can't write",
+    ];
+    let mut found = report.not_promised();
+    found.retain(|name| !offsets.contains(name));
+    assert_eq!(found, not_promised);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_keeps_its_promises() {
-    conformance(&Couchbase::in_memory().await).await.assert();
+    conforms(Couchbase::in_memory().await, &[]).await;
 }
 
 /// `cargo xtask test` runs this where `COUCHBASE_URL` is set, and else says that it was not run.
@@ -192,5 +215,17 @@ async fn it_keeps_its_promises_on_a_real_cluster() {
         bucket: env::var("COUCHBASE_BUCKET").unwrap_or_else(|_| "default".to_owned()),
         ca_file: env::var("COUCHBASE_CA_FILE").ok(),
     };
-    conformance(&Couchbase::at(cluster, None).await).await.assert();
+    // No proxy stands before a cluster whose nodes tell their addresses, and nobody makes it refuse a document.
+    let not_promised = [
+        "what the store refuses is named exactly",
+        "what the store puts off is named exactly",
+        "a refused connection is Transient",
+        "a connection reset before applying",
+        "a connection reset after applying",
+        "a connection closed after applying",
+        "a store that answers nothing",
+        "answers in slices of 7 bytes",
+        "a late request lands after newer ones",
+    ];
+    conforms(Couchbase::at(cluster, None).await, &not_promised).await;
 }

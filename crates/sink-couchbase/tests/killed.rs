@@ -118,9 +118,7 @@ fn done(metrics: &Metrics, records: u64) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka: run by cargo xtask test"]
 async fn documents_are_exact_after_sixty_kills() {
-    let given = std::env::var("SYSTEM_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = given.unwrap_or_else(|| Utc::now().timestamp_micros() as u64);
-    println!("SYSTEM_TEST_SEED={seed} replays this run");
+    let seed = xtask::seed::seed();
     let (records, kills) = (effort::share(RECORDS), effort::share(KILLS));
     let dice = Dice::new(seed);
     let bootstrap = shared::kafka().unwrap();

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use xtask::connector::Connector;
 use xtask::effort::share;
 use xtask::kafka_client::{Producer, connect, create_topic};
+use xtask::seed::seed;
 use xtask::services::{Kafka, KafkaOptions, Redis, RedisOptions};
 
 const PARTITIONS: i32 = 2;
@@ -35,14 +36,6 @@ const CONNECTORS: &[(&str, &[(&str, &str)])] = &[
     ("rpush", &[]),
     ("zadd", &[("CONNECT_REDIS_SCORE", "{value}"), ("CONNECT_REDIS_MEMBER", "{key}")]),
 ];
-
-/// The number of this run: printed, and taken from SEED to run it again.
-fn dice() -> Dice {
-    let given = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = given.unwrap_or_else(|| u64::from(std::process::id()));
-    println!("SEED={seed}");
-    Dice::new(seed)
-}
 
 /// Keys and values of the topic; no value is a tombstone.
 fn events(dice: &Dice) -> Vec<(u64, Option<u64>)> {
@@ -171,7 +164,7 @@ async fn until_all_is_written(
 #[ignore = "needs servers: cargo xtask test"]
 async fn two_hundred_kills_leave_what_the_model_says() {
     let deadline = Instant::now() + PATIENCE;
-    let dice = dice();
+    let dice = Dice::new(seed());
     let events = events(&dice);
     let kafka = Kafka::start(KafkaOptions::default()).await.unwrap();
     let redis = Redis::start(RedisOptions::default()).await.unwrap();
@@ -206,7 +199,7 @@ async fn two_hundred_kills_leave_what_the_model_says() {
 #[ignore = "needs servers: cargo xtask test"]
 async fn two_owners_of_which_one_is_paused_write_nothing_twice() {
     let deadline = Instant::now() + PATIENCE;
-    let dice = dice();
+    let dice = Dice::new(seed());
     let events = events(&dice);
     let kafka = Kafka::start(KafkaOptions::default()).await.unwrap();
     let redis = Redis::start(RedisOptions::default()).await.unwrap();

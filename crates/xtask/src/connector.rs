@@ -214,19 +214,24 @@ impl Connector {
         Ok(status)
     }
 
-    /// Waits until every record that it has read met its fate, in each partition; its metrics then.
+    /// Waits until it says its metrics, and by them every record that it has read met its fate, in each partition; its metrics then.
     ///
     /// # Errors
     /// It has ended, or its account never adds up; the message has the figures.
     pub async fn settled(&mut self) -> Result<Metrics> {
         let deadline = Instant::now() + SETTLED_WITHIN;
         loop {
-            let metrics = self.metrics().await?.unwrap_or_default();
-            match metrics.adds_up() {
-                Ok(()) => return Ok(metrics),
-                Err(message) if Instant::now() >= deadline => bail!("{message}; {}", self.process.log_tail()),
-                Err(_) => sleep(POLL).await,
+            let open = match self.metrics().await? {
+                None => "it says no metrics".to_owned(),
+                Some(metrics) => match metrics.adds_up() {
+                    Ok(()) => return Ok(metrics),
+                    Err(message) => message,
+                },
+            };
+            if Instant::now() >= deadline {
+                bail!("{open}; {}", self.process.log_tail());
             }
+            sleep(POLL).await;
         }
     }
 
@@ -269,4 +274,20 @@ pub async fn get(mut stream: TcpStream, path: &str) -> Result<(u16, String)> {
     let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
     let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok()).context("no HTTP status")?;
     Ok((status, body.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test")]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connector_that_has_not_said_anything_is_not_settled() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = process::command(Path::new("/bin/sleep"), Lifetime::Owned);
+        command.arg("60");
+        let mut silent = Connector::start_by("silent", command, &[], &directory.path().join("log")).unwrap();
+        assert!(timeout(Duration::from_millis(500), silent.settled()).await.is_err());
+    }
 }

@@ -25,6 +25,7 @@ pub mod ports;
 pub mod proc;
 pub mod process;
 pub mod redis_client;
+pub mod seed;
 pub mod services;
 pub mod soak;
 pub mod test;

@@ -189,10 +189,10 @@ impl<'a, H: Harness> Process<'a, H> {
         same(&self.dump().await?, &self.harness.expect(records)).map_err(failed)
     }
 
-    /// The same, of these keys alone.
-    pub(super) async fn holds_among(&self, keys: &[&str], records: &[Record]) -> Checked {
+    /// The same, whatever is stored under other keys.
+    pub(super) async fn holds_of(&self, records: &[Record]) -> Checked {
         let mut found = self.dump().await?;
-        found.retain(|found, _| keys.iter().any(|key| key.as_bytes() == found));
+        found.retain(|found, _| records.iter().any(|record| record.key.as_deref() == Some(found)));
         same(&found, &self.harness.expect(records)).map_err(failed)
     }
 

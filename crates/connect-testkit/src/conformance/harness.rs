@@ -46,6 +46,13 @@ pub trait Harness {
         async { None }
     }
 
+    /// Makes of a good record one that the store puts off for a moment: its document is locked, a queue is full. `None` when there is no
+    /// such thing, or the sink is atomic, and so never answers `Retry`.
+    fn push_back(&self, place: &Place, record: Record) -> impl Future<Output = Option<Record>> {
+        let _ = (place, record);
+        async { None }
+    }
+
     /// What the store must hold once these records are written. The last value of each key, unless a sink accumulates.
     fn expect(&self, records: &[Record]) -> Dump {
         let mut dump = Dump::new();

@@ -56,6 +56,13 @@ impl Report {
         !self.findings.iter().any(|(_, finding)| matches!(finding, Finding::Failed(_)))
     }
 
+    /// The checks about which nothing is said. Compare this with what you expect: a harness that lost its store's address
+    /// makes fewer checks, and conforms.
+    pub fn not_promised(&self) -> Vec<&'static str> {
+        let left_out = self.findings.iter().filter(|(_, finding)| matches!(finding, Finding::NotPromised(_)));
+        left_out.map(|(name, _)| *name).collect()
+    }
+
     /// Prints the table, and fails the test when a check failed.
     ///
     /// # Panics

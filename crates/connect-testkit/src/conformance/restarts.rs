@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use connect_core::{Budget, DeadLetters, Health, Ledgers, Pipeline, RunEnd, Settings, Stop, supervise};
+use connect_core::{Budget, DeadLetters, Fate, Health, Ledgers, Pipeline, RunEnd, Settings, Stop, supervise};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -84,10 +84,21 @@ async fn live<H: Harness>(
     let result = tokio::time::timeout(LIFE, task).await.map_err(|_| failed("the process never ends".to_owned()))?;
     group.gone(id);
     match (end, result) {
-        (End::Killed, Err(error)) if error.is_cancelled() => Ok(()),
+        (End::Killed, Err(error)) if error.is_cancelled() => {}
         // It may have been faster than its end.
-        (End::Killed | End::Stopped, Ok(Ok(RunEnd::Finished | RunEnd::Drained))) => Ok(()),
-        (End::Finished, Ok(Ok(RunEnd::Finished))) => Ok(()),
-        (_, other) => Err(failed(format!("the process ended with {other:?}"))),
+        (End::Killed | End::Stopped, Ok(Ok(RunEnd::Finished | RunEnd::Drained))) => {}
+        (End::Finished, Ok(Ok(RunEnd::Finished))) => {}
+        (_, other) => return Err(failed(format!("the process ended with {other:?}"))),
     }
+    // The partition's own task is killed with the process, and may need a moment to end.
+    let settled = || Fate::ALL.iter().map(|fate| ledgers.of(&partition).count(*fate)).sum::<u64>();
+    let deadline = Instant::now() + LIFE;
+    while ledgers.of(&partition).records_read() != settled() {
+        if Instant::now() >= deadline {
+            let read = ledgers.of(&partition).records_read();
+            return Err(failed(format!("{read} records were read, and {} met a fate", settled())));
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
 }

@@ -61,7 +61,8 @@ impl Harness for Server {
     }
 
     fn address(&self) -> Option<SocketAddr> {
-        self.shared.url.strip_prefix("http://")?.parse().ok()
+        let address = self.shared.url.strip_prefix("http://").and_then(|address| address.parse().ok());
+        Some(address.expect("the server's URL is an address: without it the network would not be checked"))
     }
 
     async fn poison(&self, place: &Place, record: Record) -> Option<Record> {
@@ -71,14 +72,31 @@ impl Harness for Server {
     }
 }
 
+/// Runs the checks: nothing may be left unsaid but this.
+async fn conforms(server: Server) {
+    let report = conformance(&server).await;
+    report.assert();
+    let not_promised = [
+        // No document makes a server put off its write alone; the servers of `sink_tests.rs` answer 429.
+        "what the store puts off is named exactly",
+        "resume names no offset where nothing was written",
+        "resume names the offset behind the last batch",
+        "a batch without items moves the offset",
+        "a batch that expects another offset is refused",
+        "a process that lost its partition can't write",
+        "a wrong password is Fatal",
+    ];
+    assert_eq!(report.not_promised(), not_promised);
+}
+
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
 async fn every_version_conforms() {
-    every_version(async |shared| conformance(&Server { shared, action: "index" }).await.assert()).await;
+    every_version(async |shared| conforms(Server { shared, action: "index" }).await).await;
 }
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
 async fn guarded_updates_conform() {
-    conformance(&Server { shared: opensearch().await, action: "update" }).await.assert();
+    conforms(Server { shared: opensearch().await, action: "update" }).await;
 }

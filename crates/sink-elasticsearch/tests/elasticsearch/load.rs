@@ -98,7 +98,10 @@ impl Load {
     /// Waits until a connector has written everything, and compares.
     pub async fn ends_right(&self, mut running: Running, client: &Client) {
         let status = running.wait(PATIENCE).await.unwrap_or_else(|error| panic!("{error}:\n{}", self.logged()));
-        assert!(status.success(), "{}", self.logged());
+        let said = self.logged();
+        assert!(status.success(), "{said}");
+        // The metrics ended with the process: its last line is its account.
+        assert!(said.contains("what became of the records") && !said.contains("does not add up"), "{said}");
         client.ask(Post, &format!("{}/_refresh", self.topic), "").await.unwrap();
         let found = client.ask(Get, &format!("{}/_search?size=10000", self.topic), "").await.unwrap();
         let hits = found["hits"]["hits"].as_array().unwrap().iter();
@@ -118,12 +121,9 @@ impl Load {
     }
 }
 
-/// Dice for a test: their seed is printed, and taken from `SYSTEM_TEST_SEED` to run it again.
+/// Dice for a test.
 pub fn dice() -> Dice {
-    let given = std::env::var("SYSTEM_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = given.unwrap_or_else(|| chrono::Utc::now().timestamp_micros() as u64);
-    println!("SYSTEM_TEST_SEED={seed}");
-    Dice::new(seed)
+    Dice::new(xtask::seed::seed())
 }
 
 /// Waits until a test's load has begun to arrive.

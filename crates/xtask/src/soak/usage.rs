@@ -12,6 +12,10 @@ const WARM_UP: Duration = Duration::from_secs(600);
 const MORE_DESCRIPTORS: f64 = 16.0;
 /// MiB of memory that it may hold above that: a good part of its byte budget may not have been touched yet.
 const MORE_MEMORY: f64 = 32.0;
+/// MiB that it may grow by in an hour. What leaks slowly stays below the other bound for long.
+const MORE_MEMORY_AN_HOUR: f64 = 6.0;
+/// After the warm-up a slope over less than this tells of single samples.
+const LONG: Duration = Duration::from_secs(3600);
 
 /// One look at a process.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +71,10 @@ impl Usage {
         if descriptors.most > descriptors.warm + MORE_DESCRIPTORS {
             return Some(format!("grew from {} to {} file descriptors", descriptors.warm, descriptors.most));
         }
+        let rate = memory.growth_per_hour;
+        if self.length() > (WARM_UP + LONG).as_secs_f64() / 3600.0 && rate > MORE_MEMORY_AN_HOUR {
+            return Some(format!("grew by {rate:.1} MiB an hour"));
+        }
         (memory.most > memory.warm + MORE_MEMORY)
             .then(|| format!("grew from {:.1} to {:.1} MiB", memory.warm, memory.most))
     }
@@ -77,9 +85,13 @@ impl Usage {
         println!("{name:<19} {}", self.outcomes);
     }
 
+    /// Hours.
+    fn length(&self) -> f64 {
+        self.samples.last().map_or(0.0, |sample| sample.hours)
+    }
+
     fn course(&self, figure: impl Fn(&Sample) -> f64) -> Course {
-        let length = self.samples.last().map_or(0.0, |sample| sample.hours);
-        let warm_until = (length / 2.0).min(WARM_UP.as_secs_f64() / 3600.0);
+        let warm_until = (self.length() / 2.0).min(WARM_UP.as_secs_f64() / 3600.0);
         let (warming, warm): (Vec<Sample>, Vec<Sample>) =
             self.samples.iter().partition(|sample| sample.hours < warm_until);
         let most = |samples: &[Sample]| samples.iter().map(&figure).fold(0.0, f64::max);
@@ -115,19 +127,37 @@ fn slope(points: impl Iterator<Item = (f64, f64)> + Clone) -> f64 {
 mod tests {
     use super::*;
 
-    fn usage(descriptors: impl Fn(f64) -> f64) -> Usage {
-        let hours = (0..=10).map(f64::from);
-        let samples = hours.map(|hours| Sample { hours, memory: 20.0, descriptors: descriptors(hours) });
+    /// So many hours, with a look every tenth of it.
+    fn usage(length: f64, memory: impl Fn(f64) -> f64, descriptors: impl Fn(f64) -> f64) -> Usage {
+        let hours = (0..=10).map(|tenth| length * f64::from(tenth) / 10.0);
+        let samples = hours.map(|hours| Sample { hours, memory: memory(hours), descriptors: descriptors(hours) });
         Usage { samples: samples.collect(), outcomes: String::new() }
+    }
+
+    fn steady(_: f64) -> f64 {
+        20.0
     }
 
     #[test]
     fn what_grows_after_the_warm_up_is_named_with_its_slope() {
-        let steady = usage(|hours| if hours == 5.0 { 30.0 } else { 20.0 });
-        assert_eq!(steady.grown(), None);
-        assert_eq!(steady.course(|sample| sample.memory).growth_per_hour, 0.0);
-        let leaking = usage(|hours| 20.0 + 3.0 * hours);
+        let busy = usage(10.0, steady, |hours| if hours == 5.0 { 30.0 } else { 20.0 });
+        assert_eq!(busy.grown(), None);
+        assert_eq!(busy.course(|sample| sample.memory).growth_per_hour, 0.0);
+        let leaking = usage(10.0, steady, |hours| 20.0 + 3.0 * hours);
         assert!((leaking.course(|sample| sample.descriptors).growth_per_hour - 3.0).abs() < 1e-9);
         assert_eq!(leaking.grown().as_deref(), Some("grew from 20 to 50 file descriptors"));
+    }
+
+    #[test]
+    fn memory_may_fill_its_budget_and_not_go_on() {
+        // About two minutes: half of them are warm-up, and a slope says nothing.
+        let minutes = 1.0 / 32.0;
+        assert_eq!(usage(minutes, |hours| 20.0 + 900.0 * hours, steady).grown(), None);
+        let grown = usage(minutes, |hours| if hours > 0.0 { 60.0 * hours * 60.0 } else { 20.0 }, steady).grown();
+        assert_eq!(grown.as_deref(), Some("grew from 45.0 to 112.5 MiB"));
+        // Two hours: a leak of 16 MiB comes to less than the budget.
+        assert_eq!(usage(2.0, |hours| if hours < 1.0 { 20.0 } else { 24.0 }, steady).grown(), None);
+        let grown = usage(2.0, |hours| 20.0 + 8.0 * hours, steady).grown();
+        assert_eq!(grown.as_deref(), Some("grew by 8.0 MiB an hour"));
     }
 }
