@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -100,9 +100,13 @@ fn the_commands_beside_a_kafka_move_records() {
     // Where the tests of an older Kafka have been, there are two.
     let directory = tempfile::tempdir().unwrap();
     let services = directory.path().join("target/services");
-    std::fs::create_dir_all(services.join("kafka-3.9.1")).unwrap();
-    let newest = paths::services().join("kafka-4.1.1");
-    symlink(&newest, services.join("kafka-4.1.1")).unwrap();
+    std::fs::create_dir_all(services.join("kafka-3.0.0")).unwrap();
+    let installed = std::fs::read_dir(paths::services()).unwrap().map(|entry| entry.unwrap().path());
+    let is_kafka = |path: &PathBuf| {
+        path.is_dir() && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("kafka-"))
+    };
+    let newest = installed.filter(is_kafka).max().unwrap();
+    symlink(&newest, services.join(newest.file_name().unwrap())).unwrap();
     let topic = format!("guide-{}", chrono::Utc::now().timestamp_micros());
     let block = commands("6").join("\n");
     let [up, port] = ["cargo xtask services up\n", "127.0.0.1:PORT"];

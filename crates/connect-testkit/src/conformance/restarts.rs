@@ -18,6 +18,8 @@ use crate::log::{Log, LogSource};
 const RECORDS: i64 = 400;
 /// Each life of the process ends within this time.
 const LIFE: Duration = Duration::from_secs(30);
+/// What was killed is gone within this time.
+const MOMENT: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy)]
 enum End {
@@ -83,16 +85,18 @@ async fn live<H: Harness>(
     }
     let result = tokio::time::timeout(LIFE, task).await.map_err(|_| failed("the process never ends".to_owned()))?;
     group.gone(id);
-    match (end, result) {
-        (End::Killed, Err(error)) if error.is_cancelled() => {}
+    let killed = match (end, result) {
+        (End::Killed, Err(error)) if error.is_cancelled() => true,
         // It may have been faster than its end.
-        (End::Killed | End::Stopped, Ok(Ok(RunEnd::Finished | RunEnd::Drained))) => {}
-        (End::Finished, Ok(Ok(RunEnd::Finished))) => {}
+        (End::Killed | End::Stopped, Ok(Ok(RunEnd::Finished | RunEnd::Drained))) => false,
+        (End::Finished, Ok(Ok(RunEnd::Finished))) => false,
         (_, other) => return Err(failed(format!("the process ended with {other:?}"))),
-    }
-    // The partition's own task is killed with the process, and may need a moment to end.
-    let settled = || Fate::ALL.iter().map(|fate| ledgers.of(&partition).count(*fate)).sum::<u64>();
-    let deadline = Instant::now() + LIFE;
+    };
+    // Only who is killed may give records back unwritten. Its partition's own task may need a moment to end.
+    let counts = |fate: &Fate| *fate != Fate::Returned || killed;
+    let fates = Fate::ALL.into_iter().filter(counts);
+    let settled = || fates.clone().map(|fate| ledgers.of(&partition).count(fate)).sum::<u64>();
+    let deadline = Instant::now() + MOMENT;
     while ledgers.of(&partition).records_read() != settled() {
         if Instant::now() >= deadline {
             let read = ledgers.of(&partition).records_read();
