@@ -24,14 +24,14 @@ const BROKER_WAIT: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How long those just answered have to come back and be part of the next request.
 const RETURN: Duration = Duration::from_millis(5);
-/// The time between two requests for each partition that they are about. While a request is held back, every record that
-/// arrives has the broker look at all its partitions: with a rest it is likely that something is there already when the
-/// request comes. Longer ones gather more records for each answer, but had the broker take fewer from producers, too.
-const REST: Duration = Duration::from_micros(25);
+/// The time between two requests for each partition that they are about: the records that come meanwhile are handed out
+/// together, and a write costs the same for one record as for a few. While a request is held back, every record that arrives has
+/// the broker look at all its partitions, too.
+const REST: Duration = Duration::from_micros(200);
 /// What a partition may bring here; one with more fell behind and reads by itself from then on.
 const PARTITION_BYTES: usize = 64 << 10;
 /// What all of them together may bring: this much, and a batch more, is held before it is charged.
-const BYTES: usize = 512 << 10;
+const BYTES: usize = 2 << 20;
 const QUEUE: usize = 1024;
 
 struct Waiter {
@@ -83,7 +83,7 @@ async fn poll(cluster: Arc<Cluster>, node: i32, mut queue: mpsc::Receiver<Waiter
     let mut answered = 0;
     // Of a partition whose caller asks again, the latest counts.
     let add = |waiting: &mut Waiting, waiter: Waiter| waiting.insert(waiter.question.partition.clone(), waiter);
-    let mut asked = Instant::now();
+    let (mut asked, mut bytes) = (Instant::now(), 0);
     loop {
         if waiting.is_empty() {
             let Some(waiter) = queue.recv().await else { return };
@@ -93,7 +93,7 @@ async fn poll(cluster: Arc<Cluster>, node: i32, mut queue: mpsc::Receiver<Waiter
         let back = Instant::now() + RETURN;
         // Whoever is in the queue already is taken even when the time is over.
         loop {
-            let rested = asked + REST * waiting.len() as u32;
+            let rested = asked + rest(waiting.len(), bytes);
             let until = if answered > 0 { back.max(rested) } else { rested };
             let Ok(Some(waiter)) = timeout_at(until, queue.recv()).await else { break };
             add(&mut waiting, waiter);
@@ -105,15 +105,24 @@ async fn poll(cluster: Arc<Cluster>, node: i32, mut queue: mpsc::Receiver<Waiter
         }
         asked = Instant::now();
         match ask(&cluster, node, &mut session, &waiting).await {
-            Ok(answers) => answered = distribute(&mut waiting, &session, answers),
+            Ok(answers) => {
+                bytes = answers.iter().map(|answer| answer.records.len()).sum();
+                answered = distribute(&mut waiting, &session, answers);
+            }
             Err(error) => {
                 for (_, waiter) in waiting.drain() {
                     let _ = waiter.answer.send(Err(error.clone()));
                 }
-                answered = 0;
+                (answered, bytes) = (0, 0);
             }
         }
     }
+}
+
+/// How long to wait after a request that brought so many bytes. One that was half full has left something behind, or the next
+/// one will: with a rest there would come more than can be fetched.
+fn rest(partitions: usize, bytes: usize) -> Duration {
+    if bytes > BYTES / 2 { Duration::ZERO } else { REST * partitions as u32 }
 }
 
 async fn ask(
@@ -160,4 +169,16 @@ fn distribute(waiting: &mut Waiting, session: &FetchSession, answers: Vec<Answer
         hand_out(waiter, session.last(&partition).ok_or_else(|| fetch::lacking(&partition)));
     }
     handed_out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_many_partitions_rests_unless_there_is_more_than_one_answer_holds() {
+        assert!(rest(4, 0) < Duration::from_millis(1));
+        assert_eq!(rest(1_000, BYTES / 2), Duration::from_millis(200));
+        assert_eq!(rest(1_000, BYTES / 2 + 1), Duration::ZERO);
+    }
 }
