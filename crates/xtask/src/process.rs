@@ -134,8 +134,9 @@ impl Process {
     /// It still runs after `limit`; it is left running.
     pub async fn terminate(&mut self, limit: Duration) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;
-        // A stopped process takes the signal only when it goes on.
-        self.signal(Signal::CONT)?;
+        // A stopped process takes the signal only when it goes on. One that had nothing to do may have ended by now, and its id is
+        // kept until we ask for its status.
+        let _ = kill_process(to_pid(self.pid())?, Signal::CONT);
         self.wait(limit).await
     }
 
