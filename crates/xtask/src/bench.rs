@@ -10,10 +10,14 @@ pub mod footprint;
 pub mod partitions;
 pub mod redis;
 
-use std::{path::Path, time::Instant};
+use std::{path::Path, sync::Arc, time::Instant};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use chrono::Utc;
+use connect_core::{
+    config::{KafkaConfig, Section},
+    kafka::wire::Cluster,
+};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tempfile::NamedTempFile;
@@ -90,6 +94,14 @@ impl Load {
         connector.drain().await?;
         Ok(run)
     }
+}
+
+/// Our own way to Kafka, for what rskafka does not ask.
+fn cluster(kafka: &Kafka, topic: &str) -> Result<Arc<Cluster>> {
+    let bootstrap = kafka.bootstrap();
+    let settings = [("CONNECT_KAFKA_BROKERS", &*bootstrap), ("CONNECT_KAFKA_TOPICS", topic)];
+    let config = KafkaConfig::from_pairs(&settings).map_err(|problems| anyhow!("{problems}"))?;
+    Ok(Cluster::new(config))
 }
 
 /// Starts a connector between a topic and the store that `store` names. Its log lasts as long as the second value.

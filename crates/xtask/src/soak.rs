@@ -20,12 +20,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{interval, sleep};
 
-use self::{store::Store, traffic::Traffic, usage::Usage};
+use self::{traffic::Traffic, usage::Usage};
 use crate::{
     connector::{self, Connector},
     kafka_client::{self, Producer},
     paths,
-    services::{Kafka, KafkaOptions},
+    services::{Kafka, KafkaOptions, Store},
 };
 
 const TOPIC: &str = "soak";

@@ -9,24 +9,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use chrono::Utc;
-use connect_core::{
-    config::{KafkaConfig, Section},
-    kafka::{coordinator::Coordinator, wire::Cluster},
-};
+use connect_core::kafka::coordinator::Coordinator;
 use rskafka::record::Record;
 use serde::Serialize;
 use tokio::time::sleep;
 
-use self::store::Store;
-use super::{MEBIBYTE, median, rounded, start};
+use super::{MEBIBYTE, cluster, median, rounded, start};
 use crate::{
     connector::{self, Connector, MOST_MIB},
     events::Events,
     kafka_client::{self, Producer},
     paths, proc,
-    services::{Kafka, KafkaOptions},
+    services::{Kafka, KafkaOptions, Store},
 };
 
 /// The connectors, and how many records each writes: so many that it is at work when half of them are written. Each record has a
@@ -76,12 +72,13 @@ pub async fn run() -> Result<()> {
     let kafka = Kafka::start(KafkaOptions::default()).await?;
     let mut reports = Vec::new();
     for (sink, records) in SINKS {
-        let binary = connector::build_static(&format!("sink-{sink}"), &paths::workspace())?;
-        println!("sink-{sink}: starting its store");
-        let store = Store::start(sink).await?;
+        let package = format!("sink-{sink}");
+        let binary = connector::build_static(&package, &paths::workspace())?;
+        println!("{package}: starting its store");
+        let store = Store::start(&package, store::PROFILE).await?;
         let mut bench = Bench { sink, records, binary: &binary, kafka: &kafka, store };
         bench.produce().await?;
-        let report = bench.measure().await.with_context(|| format!("sink-{sink}"))?;
+        let report = bench.measure().await.with_context(|| package)?;
         report.print();
         reports.push(report);
     }
@@ -234,10 +231,7 @@ impl Bench<'_> {
 
     /// The sum of the offsets that Kafka holds for the connector's group.
     async fn committed(&self, name: &str) -> Result<u64> {
-        let (brokers, topic) = (self.kafka.bootstrap(), self.topic("load"));
-        let settings = [("CONNECT_KAFKA_BROKERS", &*brokers), ("CONNECT_KAFKA_TOPICS", &*topic)];
-        let config = KafkaConfig::from_pairs(&settings).map_err(|problems| anyhow!("{problems}"))?;
-        let committed = Coordinator::new(Cluster::new(config), name).all_committed().await?;
+        let committed = Coordinator::new(cluster(self.kafka, &self.topic("load"))?, name).all_committed().await?;
         Ok(committed.values().map(|committed| committed.offset as u64).sum())
     }
 }

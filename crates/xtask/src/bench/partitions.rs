@@ -10,12 +10,9 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use chrono::Utc;
-use connect_core::{
-    config::{KafkaConfig, Section},
-    kafka::{
-        batch::{Draft, encode},
-        wire::{Cluster, Purpose},
-    },
+use connect_core::kafka::{
+    batch::{Draft, encode},
+    wire::{Cluster, Purpose},
 };
 use kafka_protocol::{
     messages::{
@@ -28,7 +25,7 @@ use kafka_protocol::{
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::{MEBIBYTE, rounded, start};
+use super::{MEBIBYTE, cluster, rounded, start};
 use crate::{
     connector::{self, Connector},
     kafka_client, proc, redis_client,
@@ -169,17 +166,14 @@ async fn assigned(connector: &mut Connector, partitions: i32) -> Result<()> {
     }
 }
 
-async fn cluster(kafka: &Kafka, topic: &'static str) -> Result<Arc<Cluster>> {
-    let bootstrap = kafka.bootstrap();
-    let settings = [("CONNECT_KAFKA_BROKERS", &*bootstrap), ("CONNECT_KAFKA_TOPICS", topic)];
-    let config = KafkaConfig::from_pairs(&settings).map_err(|problems| anyhow::anyhow!("{problems}"))?;
-    let cluster = Cluster::new(config);
+async fn looked_up(kafka: &Kafka, topic: &'static str) -> Result<Arc<Cluster>> {
+    let cluster = cluster(kafka, topic)?;
     cluster.topics(Some(&[Arc::from(topic)])).await?;
     Ok(cluster)
 }
 
 async fn warm_up(kafka: &Kafka, topic: &'static str, partitions: i32) -> Result<()> {
-    let cluster = cluster(kafka, topic).await?;
+    let cluster = looked_up(kafka, topic).await?;
     let begun = Instant::now();
     for first in (0..partitions).step_by(20) {
         // A partition that was just made has no leader yet.
@@ -199,7 +193,7 @@ struct Trickle {
 
 impl Trickle {
     async fn start(kafka: &Kafka, topic: &'static str, partitions: i32) -> Result<Self> {
-        let cluster = cluster(kafka, topic).await?;
+        let cluster = looked_up(kafka, topic).await?;
         let (stop, mut stopped) = tokio::sync::oneshot::channel();
         let task = tokio::spawn(async move {
             let mut sent = 0;

@@ -1,4 +1,4 @@
-//! The stores: what a connector must know to write to one, and what it holds.
+//! What the soak does to a store, and what it finds in it.
 
 use std::collections::BTreeMap;
 
@@ -9,41 +9,16 @@ use serde_json::Value;
 use super::TOPIC;
 use crate::{
     redis_client,
-    services::{Couchbase, CouchbaseOptions, Elasticsearch, ElasticsearchOptions, Redis, RedisOptions},
+    services::{Elasticsearch, Redis, Store},
 };
-
-/// A store with nothing in it but what a connector writes.
-pub(super) enum Store {
-    Redis(Redis),
-    Elasticsearch(Elasticsearch),
-    Couchbase(Couchbase),
-}
 
 impl Store {
     /// Starts one of each.
     pub(super) async fn all() -> Result<[Self; 3]> {
-        let redis = Redis::start(RedisOptions { memory_only: true, ..RedisOptions::default() }).await?;
-        let couchbase = Couchbase::start(CouchbaseOptions::default()).await?;
-        let elasticsearch = Elasticsearch::start(ElasticsearchOptions::default()).await?;
-        Ok([Self::Redis(redis), Self::Elasticsearch(elasticsearch), Self::Couchbase(couchbase)])
-    }
-
-    /// The package, and the binary, of the connector for it.
-    pub(super) fn package(&self) -> &'static str {
-        match self {
-            Self::Redis(_) => "sink-redis",
-            Self::Elasticsearch(_) => "sink-elasticsearch",
-            Self::Couchbase(_) => "sink-couchbase",
-        }
-    }
-
-    /// Tells the connector where it is.
-    pub(super) fn environment(&self) -> Vec<(&'static str, String)> {
-        match self {
-            Self::Redis(server) => vec![("CONNECT_REDIS_URL", server.url())],
-            Self::Elasticsearch(server) => vec![("CONNECT_ELASTICSEARCH_URLS", server.url())],
-            Self::Couchbase(server) => server.environment().to_vec(),
-        }
+        let redis = Self::start("sink-redis", None).await?;
+        let couchbase = Self::start("sink-couchbase", None).await?;
+        let elasticsearch = Self::start("sink-elasticsearch", None).await?;
+        Ok([redis, elasticsearch, couchbase])
     }
 
     /// Freezes it, or lets it go on.

@@ -1,45 +1,14 @@
-//! The stores of the three connectors, as far as their footprint needs one: emptied, and counted.
+//! What the footprint needs of a store: it is emptied, and counted.
 
 use ::elasticsearch::http::Method::Delete;
 use anyhow::{Result, bail};
 
-use crate::{
-    redis_client,
-    services::{Couchbase, CouchbaseOptions, Elasticsearch, ElasticsearchOptions, Redis, RedisOptions},
-};
+use crate::{redis_client, services::Store};
 
-/// A store that runs.
-pub enum Store {
-    Redis(Box<Redis>),
-    Elasticsearch(Box<Elasticsearch>),
-    Couchbase(Box<Couchbase>),
-}
+/// Cargo's profile for the server that is this project's own.
+pub const PROFILE: Option<&str> = Some("release");
 
 impl Store {
-    /// Starts the store of a connector.
-    pub async fn start(sink: &str) -> Result<Self> {
-        Ok(match sink {
-            "redis" => {
-                let options = RedisOptions { memory_only: true, ..RedisOptions::default() };
-                Self::Redis(Box::new(Redis::start(options).await?))
-            }
-            "elasticsearch" => {
-                Self::Elasticsearch(Box::new(Elasticsearch::start(ElasticsearchOptions::default()).await?))
-            }
-            "couchbase" => Self::Couchbase(Box::new(couchbase().await?)),
-            _ => bail!("no store is known for {sink}"),
-        })
-    }
-
-    /// What the connector needs to write to it.
-    pub fn environment(&self) -> Vec<(&'static str, String)> {
-        match self {
-            Self::Redis(redis) => vec![("CONNECT_REDIS_URL", redis.url())],
-            Self::Elasticsearch(server) => vec![("CONNECT_ELASTICSEARCH_URLS", server.url())],
-            Self::Couchbase(server) => server.environment().into(),
-        }
-    }
-
     /// Removes what was written from a topic.
     pub async fn empty(&mut self, topic: &str) -> Result<()> {
         match self {
@@ -49,8 +18,8 @@ impl Store {
                 (status, answer) => bail!("the index {topic} can't be removed ({status}): {answer}"),
             },
             // It has nothing but memory: another one is empty.
-            Self::Couchbase(server) => {
-                **server = couchbase().await?;
+            Self::Couchbase(_) => {
+                *self = Self::start(self.package(), PROFILE).await?;
                 Ok(())
             }
         }
@@ -75,8 +44,4 @@ impl Store {
             Self::Couchbase(server) => Ok(server.documents().await?.len() as u64),
         }
     }
-}
-
-async fn couchbase() -> Result<Couchbase> {
-    Couchbase::start(CouchbaseOptions { profile: Some("release"), ..CouchbaseOptions::default() }).await
 }
