@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::{
-    pods::text,
-    release::{Pods, list},
+    pods::{list, text},
+    release::Pods,
 };
 
 /// A file that is mounted, or a directory whose files have names that nobody here knows.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{
     chart::Rendered,
     expressions::{Asked, asked},
+    pods::list,
     tools::{Tools, output, succeed},
 };
 use crate::paths;
@@ -88,7 +89,7 @@ pub fn dashboard_expressions() -> Result<Vec<String>> {
     let dashboard: Value = serde_json::from_str(&text).context(DASHBOARD)?;
     let mut expressions = Vec::new();
     for panel in dashboard["panels"].as_array().context(DASHBOARD)? {
-        let targets = panel["targets"].as_array().map_or(&[][..], Vec::as_slice);
+        let targets = list(&panel["targets"]);
         if targets.is_empty() && panel["type"] != "row" {
             bail!("{DASHBOARD}: the panel {} shows nothing", panel["title"]);
         }

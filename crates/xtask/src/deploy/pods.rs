@@ -49,8 +49,7 @@ pub(super) fn config_of(source: &str, rendered: &[Rendered]) -> Vec<(String, Str
 
 /// The variables of a pod, those of which the value is known only when it runs with an empty one.
 pub(super) fn variables(spec: &Value, config: &[(String, String)]) -> Vec<(String, String)> {
-    let environment = spec["containers"][0]["env"].as_array().map_or(&[][..], Vec::as_slice);
-    let own = environment.iter().map(|entry| (text(&entry["name"]), text(&entry["value"])));
+    let own = list(&spec["containers"][0]["env"]).iter().map(|entry| (text(&entry["name"]), text(&entry["value"])));
     own.chain(config.iter().cloned()).collect()
 }
 
@@ -87,8 +86,7 @@ fn pod_problems(
     must(security["capabilities"]["drop"] == json!(["ALL"]), "capabilities are kept");
     must(!container["resources"]["limits"]["memory"].is_null(), "no memory limit");
 
-    let empty = Vec::new();
-    let environment = container["env"].as_array().unwrap_or(&empty);
+    let environment = list(&container["env"]);
     let variables = variables(spec, config);
     for (name, _) in variables.iter().filter(|(name, _)| name.starts_with("CONNECT_")) {
         must(is_known(chapters, name), &format!("{name} is not in docs/configuration.md"));
@@ -158,6 +156,11 @@ fn number_problems(kind: &str, object: &Value, environment: &[Value]) -> Vec<Str
         }
     }
     problems
+}
+
+/// The elements of a list that may be absent.
+pub(super) fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
 }
 
 /// A text, empty where there is none.

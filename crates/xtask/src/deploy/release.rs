@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{
     chart::Rendered,
     files,
-    pods::{config_of, text, variables},
+    pods::{config_of, list, text, variables},
     rules, scaling,
 };
 
@@ -186,11 +186,6 @@ fn pod_problems(one: &Pods, objects: &[&Value]) -> Vec<String> {
         }
     }
     problems
-}
-
-/// The elements of a list that may be absent.
-pub fn list(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
 }
 
 #[cfg(test)]

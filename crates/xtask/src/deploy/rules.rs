@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use super::{expressions::metrics, pods::text, release::list};
+use super::{
+    expressions::metrics,
+    pods::{list, text},
+};
 
 /// What is wrong with a PrometheusRule.
 pub fn problems(object: &Value) -> Vec<String> {

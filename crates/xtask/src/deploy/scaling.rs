@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    pods::text,
-    release::{Pods, list},
+    pods::{list, text},
+    release::Pods,
 };
 
 /// What is wrong with a ScaledObject among the objects of its release.
