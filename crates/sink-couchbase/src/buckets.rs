@@ -107,6 +107,11 @@ impl Link {
         self.settled.fetch_add(items, Relaxed);
     }
 
+    /// Whether any item did.
+    pub fn moved(&self) -> bool {
+        self.settled.load(Relaxed) > 0
+    }
+
     /// Something went wrong that may be the client's own fault.
     pub fn failed(&self, error: &SinkError) {
         if matches!(error, SinkError::Transient { reason: "timeout" | "connection" | "no_node", .. }) {
@@ -116,7 +121,7 @@ impl Link {
 
     /// The batch is written: tells the connection how that went.
     pub fn end(&self) {
-        if self.settled.load(Relaxed) > 0 {
+        if self.moved() {
             self.connection.works();
         } else if let (true, Ok(agent)) = (self.silent.load(Relaxed), &self.agent) {
             self.connection.fails(agent);

@@ -128,16 +128,14 @@ impl Sink for CouchbaseSink {
         let dones: Vec<Done> = unconstrained(running.try_collect()).await?;
         let mut outcome = Outcome::written();
         let mut failed: Option<SinkError> = None;
-        let mut settled = 0;
         for done in dones {
-            settled += done.settled;
             failed = failed.or(done.failed);
             done.exceptions.into_iter().for_each(|(index, verdict)| outcome.set(index, verdict));
         }
         links.iter().for_each(Link::end);
         match failed {
             // Nothing moved, so the reason is told.
-            Some(error) if settled == 0 => Err(error),
+            Some(error) if !links.iter().any(Link::moved) => Err(error),
             Some(error) => {
                 debug!(%error, partition = %batch.source, "a part of a batch is sent again");
                 Ok(outcome)

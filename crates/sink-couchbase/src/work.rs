@@ -37,8 +37,6 @@ pub(crate) struct Work<'a> {
 /// What a worker did.
 #[derive(Default)]
 pub(crate) struct Done {
-    /// Items.
-    pub settled: usize,
     pub exceptions: Vec<(usize, Verdict)>,
     /// The first error that may pass.
     pub failed: Option<SinkError>,
@@ -104,7 +102,6 @@ impl Work<'_> {
             done.exceptions.extend(verdict.map(|verdict| (index, verdict)));
         }
         link.settled(settled);
-        done.settled += settled;
         Ok(())
     }
 
