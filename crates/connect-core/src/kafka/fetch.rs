@@ -29,12 +29,6 @@ pub(super) struct Question {
     pub leader: Leader,
 }
 
-impl AsRef<Question> for Question {
-    fn as_ref(&self) -> &Self {
-        self
-    }
-}
-
 /// What a broker says about one partition.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {

@@ -129,6 +129,12 @@ mod tests {
     use super::*;
     use crate::kafka::wire::Leader;
 
+    impl AsRef<Question> for Question {
+        fn as_ref(&self) -> &Self {
+            self
+        }
+    }
+
     fn question(partition: i32, offset: i64) -> Question {
         let partition = TopicPartition::new("orders", partition);
         Question { partition, offset, leader: Leader { node: 1, epoch: 7 } }
