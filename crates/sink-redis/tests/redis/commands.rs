@@ -21,6 +21,16 @@ struct Case {
 const LIST: &str = "RPUSH k theirs";
 const STRING: &str = "SET k theirs";
 
+/// Other cases give it a condition.
+const ZADD: Case = Case {
+    settings: &[("CONNECT_REDIS_COMMAND", "zadd"), ("CONNECT_REDIS_SCORE", "{value}")],
+    obstacle: STRING,
+    read: "ZRANGE k 0 -1 WITHSCORES",
+    seen: ["", "k 7", "k 2.5", "kept 1"],
+    beside: "ZADD k 1 kept",
+    records: ["7", "2.5"],
+};
+
 const CASES: &[Case] = &[
     Case {
         settings: &[("CONNECT_REDIS_COMMAND", "set")],
@@ -162,25 +172,16 @@ const CASES: &[Case] = &[
         beside: "SADD k kept",
         records: ["1", "2"],
     },
-    Case {
-        settings: &[("CONNECT_REDIS_COMMAND", "zadd"), ("CONNECT_REDIS_SCORE", "{value}")],
-        obstacle: STRING,
-        read: "ZRANGE k 0 -1 WITHSCORES",
-        seen: ["", "k 7", "k 2.5", "kept 1"],
-        beside: "ZADD k 1 kept",
-        records: ["7", "2.5"],
-    },
+    ZADD,
     Case {
         settings: &[
             ("CONNECT_REDIS_COMMAND", "zadd"),
             ("CONNECT_REDIS_SCORE", "{value}"),
             ("CONNECT_REDIS_CONDITION", "gt"),
         ],
-        obstacle: STRING,
-        read: "ZRANGE k 0 -1 WITHSCORES",
         seen: ["", "k 7", "k 7", "kept 1"],
-        beside: "ZADD k 1 kept",
         records: ["7", "2"],
+        ..ZADD
     },
     Case {
         settings: &[
@@ -188,11 +189,9 @@ const CASES: &[Case] = &[
             ("CONNECT_REDIS_SCORE", "{value}"),
             ("CONNECT_REDIS_CONDITION", "lt"),
         ],
-        obstacle: STRING,
-        read: "ZRANGE k 0 -1 WITHSCORES",
         seen: ["", "k 7", "k 2", "kept 1"],
-        beside: "ZADD k 1 kept",
         records: ["7", "2"],
+        ..ZADD
     },
     Case {
         settings: &[
@@ -200,11 +199,9 @@ const CASES: &[Case] = &[
             ("CONNECT_REDIS_SCORE", "{value}"),
             ("CONNECT_REDIS_CONDITION", "nx"),
         ],
-        obstacle: STRING,
-        read: "ZRANGE k 0 -1 WITHSCORES",
         seen: ["", "k 7", "k 7", "kept 1"],
-        beside: "ZADD k 1 kept",
         records: ["7", "2"],
+        ..ZADD
     },
     Case {
         settings: &[
@@ -213,10 +210,9 @@ const CASES: &[Case] = &[
             ("CONNECT_REDIS_CONDITION", "xx"),
         ],
         obstacle: "",
-        read: "ZRANGE k 0 -1 WITHSCORES",
         seen: ["", "", "", "kept 1"],
-        beside: "ZADD k 1 kept",
         records: ["7", "2"],
+        ..ZADD
     },
     Case {
         settings: &[("CONNECT_REDIS_COMMAND", "zadd")],
