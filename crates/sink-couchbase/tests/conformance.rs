@@ -2,6 +2,10 @@
 //!
 //! `COUCHBASE_URL`, `COUCHBASE_USER` and `COUCHBASE_PASSWORD` say where the cluster is; `COUCHBASE_BUCKET` the bucket, if it isn't
 //! `default`; `COUCHBASE_CA_FILE` who signed its certificates, if it isn't an authority that the system knows.
+//!
+//! On one thread, for the reader's sake: a handle to a bucket of `couchbase` 1.1.0 that is just being opened looks whether it is
+//! open and only then begins to listen for it. Where another thread opens it between the two, the call waits for ever (1 of
+//! 200,000 did, with both cores busy). The sink does not use that handle.
 #![allow(clippy::unwrap_used, reason = "a helper of tests may fail the test")]
 
 use std::collections::BTreeSet;
@@ -197,13 +201,13 @@ async fn conforms(couchbase: Couchbase, not_promised: &[&str]) {
     assert_eq!(found, not_promised);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn it_keeps_its_promises() {
     conforms(Couchbase::in_memory().await, &[]).await;
 }
 
 /// `cargo xtask test` runs this where `COUCHBASE_URL` is set, and else says that it was not run.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 #[ignore = "needs a real cluster: set COUCHBASE_URL, COUCHBASE_USER and COUCHBASE_PASSWORD"]
 async fn it_keeps_its_promises_on_a_real_cluster() {
     let variable =
