@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::tools::succeed;
 use crate::{
     certificates::Certificates,
-    connector::{self, Connector, MOST_MIB},
+    connector::{self, Connector, most_mib},
     events::Events,
     kafka_client::{self, Producer},
     paths,
@@ -111,8 +111,9 @@ async fn run(
 ) -> Result<()> {
     let binary = connector::build_static(package, sources)?;
     let size = binary.metadata()?.len() as f64 / (1024.0 * 1024.0);
-    if size > MOST_MIB {
-        bail!("{} weighs {size:.1} MiB, more than {MOST_MIB}", binary.display());
+    let most = most_mib(package);
+    if size > most {
+        bail!("{} weighs {size:.1} MiB, more than {most}", binary.display());
     }
     let root = root(&binary, &certificates.authority())?;
     let mut enter = process::command("unshare", Lifetime::Owned);
