@@ -199,23 +199,25 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
                 self.handing_over.push(HandOver { partitions, deadline: Instant::now() + within });
                 self.hand_over(shutdown).await?;
             }
-            Change::Lost(partitions) => {
-                warn!(?partitions, "partitions are no longer ours; what is in hand is left to their new owner");
-                for partition in partitions {
-                    self.owned.remove(&partition);
-                    // Should it come back, an old promise to hand it over must not take it away again.
-                    for hand_over in &mut self.handing_over {
-                        hand_over.partitions.retain(|promised| *promised != partition);
-                    }
-                    if let Some(running) = self.running.remove(&partition) {
-                        running.abort.abort();
-                    }
-                    self.pipeline.ledgers.of(&partition).give_up();
-                }
-            }
+            Change::Lost(partitions) => self.lose(partitions),
         }
         self.health.set_partitions(self.running.len());
         Ok(())
+    }
+
+    fn lose(&mut self, partitions: Vec<TopicPartition>) {
+        warn!(?partitions, "partitions are no longer ours; what is in hand is left to their new owner");
+        for partition in partitions {
+            self.owned.remove(&partition);
+            // Should it come back, an old promise to hand it over must not take it away again.
+            for hand_over in &mut self.handing_over {
+                hand_over.partitions.retain(|promised| *promised != partition);
+            }
+            if let Some(running) = self.running.remove(&partition) {
+                running.abort.abort();
+            }
+            self.pipeline.ledgers.of(&partition).give_up();
+        }
     }
 
     fn start(&mut self, assigned: Assigned) {
@@ -371,9 +373,24 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
                 running.abort.abort();
             }
         }
-        let mut in_time = Ok(true);
+        let (mut in_time, mut listening) = (Ok(true), true);
         loop {
-            match timeout_at(deadline, self.tasks.join_next_with_id()).await {
+            let ended = tokio::select! {
+                biased;
+                // Who takes long over its farewell may be given up by the group: what it still holds must not land on what the
+                // new owners write.
+                change = self.assignment.next(), if listening && !self.tasks.is_empty() => {
+                    match change {
+                        Ok(Change::Lost(partitions)) => self.lose(partitions),
+                        // Nothing is begun any more, and what others wait for they get when we leave.
+                        Ok(_) => {}
+                        Err(_) => listening = false,
+                    }
+                    continue;
+                }
+                ended = timeout_at(deadline, self.tasks.join_next_with_id()) => ended,
+            };
+            match ended {
                 Ok(Some(end)) => {
                     self.health.tick();
                     if let Err(message) = self.task_ended(end) {

@@ -18,13 +18,28 @@ pub type MemberId = u64;
 /// Called with each commit that the group takes.
 type Audit = Box<dyn Fn(&TopicPartition, i64) + Send + Sync>;
 
+/// Who owns a partition, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Owner {
+    member: MemberId,
+    generation: u64,
+}
+
+/// What a member will hear, and the generation that it is told in.
+struct News {
+    change: Change,
+    generation: u64,
+}
+
 #[derive(Default)]
 struct State {
-    owners: BTreeMap<TopicPartition, MemberId>,
+    owners: BTreeMap<TopicPartition, Owner>,
+    /// Counts up whenever a partition is given away.
+    generation: u64,
     /// Where partitions go that their owners were asked to hand over.
     moving: BTreeMap<TopicPartition, MemberId>,
     commits: BTreeMap<TopicPartition, i64>,
-    queues: BTreeMap<MemberId, VecDeque<Change>>,
+    queues: BTreeMap<MemberId, VecDeque<News>>,
     /// Members that lost a partition and have not heard of it.
     unheard: BTreeSet<(MemberId, TopicPartition)>,
     /// Partitions that were taken away because handing them over took too long.
@@ -57,8 +72,9 @@ impl Group {
         let mut state = self.lock();
         state.members += 1;
         let id = state.members;
-        state.queues.insert(id, VecDeque::from([Change::Assigned(Vec::new())]));
-        Member { id, group: self.clone(), dice, trouble }
+        state.queues.insert(id, VecDeque::new());
+        state.tell(id, Change::Assigned(Vec::new()));
+        Member { id, group: self.clone(), dice, trouble, heard: BTreeMap::new() }
     }
 
     /// Gives a partition that nobody owns to a member.
@@ -76,11 +92,11 @@ impl Group {
     pub fn hand_over(&self, partition: &TopicPartition, to: MemberId, within: Duration) {
         let mut state = self.lock();
         let Some(owner) = state.owners.get(partition).copied() else { return };
-        if owner == to || state.moving.contains_key(partition) {
+        if owner.member == to || state.moving.contains_key(partition) {
             return;
         }
         state.moving.insert(partition.clone(), to);
-        state.tell(owner, Change::Revoked { partitions: vec![partition.clone()], within });
+        state.tell(owner.member, Change::Revoked { partitions: vec![partition.clone()], within });
         drop(state);
         self.changed.notify_waiters();
         let (group, partition) = (self.clone(), partition.clone());
@@ -91,7 +107,7 @@ impl Group {
             if state.owners.get(&partition) == Some(&owner) && state.moving.get(&partition) == Some(&to) {
                 state.owners.remove(&partition);
                 state.too_late += 1;
-                state.tell(owner, Change::Lost(vec![partition.clone()]));
+                state.tell(owner.member, Change::Lost(vec![partition.clone()]));
                 state.give(&partition, to);
                 drop(state);
                 group.changed.notify_waiters();
@@ -102,7 +118,8 @@ impl Group {
     /// Takes a partition away at once; its owner hears of it only after `silence`, and works on until then.
     pub fn lose(&self, partition: &TopicPartition, to: MemberId, silence: Duration) {
         let mut state = self.lock();
-        let Some(owner) = state.owners.get(partition).copied().filter(|owner| *owner != to) else { return };
+        let owner = state.owners.get(partition).map(|owner| owner.member).filter(|owner| *owner != to);
+        let Some(owner) = owner else { return };
         state.owners.remove(partition);
         state.moving.remove(partition);
         state.unheard.insert((owner, partition.clone()));
@@ -124,14 +141,14 @@ impl Group {
     pub fn gone(&self, member: MemberId) {
         let mut state = self.lock();
         state.queues.remove(&member);
-        state.owners.retain(|_, owner| *owner != member);
+        state.owners.retain(|_, owner| owner.member != member);
         let State { moving, owners, .. } = &mut *state;
         moving.retain(|partition, to| *to != member && owners.contains_key(partition));
     }
 
     /// Who owns a partition.
     pub fn owner(&self, partition: &TopicPartition) -> Option<MemberId> {
-        self.lock().owners.get(partition).copied()
+        self.lock().owners.get(partition).map(|owner| owner.member)
     }
 
     /// How many partitions were taken away because handing them over took too long.
@@ -157,7 +174,8 @@ impl State {
         }
         // Nobody gets a partition again before hearing that it was lost.
         self.hear(to, partition);
-        self.owners.insert(partition.clone(), to);
+        self.generation += 1;
+        self.owners.insert(partition.clone(), Owner { member: to, generation: self.generation });
         let committed = self.commits.get(partition).copied();
         self.tell(to, Change::Assigned(vec![Assigned { committed, ..Assigned::new(partition.clone()) }]));
     }
@@ -169,8 +187,9 @@ impl State {
     }
 
     fn tell(&mut self, member: MemberId, change: Change) {
+        let generation = self.generation;
         if let Some(queue) = self.queues.get_mut(&member) {
-            queue.push_back(change);
+            queue.push_back(News { change, generation });
         }
     }
 }
@@ -182,6 +201,8 @@ pub struct Member {
     group: Group,
     dice: Dice,
     trouble: Arc<Trouble>,
+    /// The generation in which it was given each partition, as far as it knows.
+    heard: BTreeMap<TopicPartition, u64>,
 }
 
 impl Member {
@@ -195,7 +216,11 @@ impl Assignment for Member {
     async fn next(&mut self) -> Result<Change, AssignmentError> {
         loop {
             let changed = self.group.changed.notified();
-            if let Some(change) = self.group.lock().queues.get_mut(&self.id).and_then(VecDeque::pop_front) {
+            let news = self.group.lock().queues.get_mut(&self.id).and_then(VecDeque::pop_front);
+            if let Some(News { change, generation }) = news {
+                if let Change::Assigned(partitions) = &change {
+                    self.heard.extend(partitions.iter().map(|assigned| (assigned.partition.clone(), generation)));
+                }
                 return Ok(change);
             }
             changed.await;
@@ -233,7 +258,12 @@ impl Assignment for Member {
 impl Member {
     fn take(&self, offsets: &[(TopicPartition, i64)]) -> Result<(), CommitError> {
         let mut state = self.group.lock();
-        if offsets.iter().any(|(partition, _)| state.owners.get(partition) != Some(&self.id)) {
+        // Who lost a partition and got it again without knowing speaks of an earlier generation, as Kafka's coordinator sees it.
+        let ours = |partition: &TopicPartition| {
+            let owner = self.heard.get(partition).map(|generation| Owner { member: self.id, generation: *generation });
+            owner.is_some() && state.owners.get(partition).copied() == owner
+        };
+        if !offsets.iter().all(|(partition, _)| ours(partition)) {
             self.trouble.met(Met::CommitFenced);
             return Err(CommitError::Fenced("another member owns a partition".to_owned()));
         }
@@ -247,7 +277,7 @@ impl Member {
     fn release(&self, partitions: &[TopicPartition]) {
         let mut state = self.group.lock();
         for partition in partitions {
-            if state.owners.get(partition) != Some(&self.id) {
+            if state.owners.get(partition).is_none_or(|owner| owner.member != self.id) {
                 continue;
             }
             state.owners.remove(partition);

@@ -445,6 +445,26 @@ async fn a_partition_lost_while_it_is_handed_over_may_come_back() {
     assert_eq!(second.stop().await, Ok(RunEnd::Drained));
 }
 
+/// Without a guard in the store, what a slow farewell still holds would land on what the new owner wrote.
+#[tokio::test(start_paused = true)]
+async fn a_partition_lost_in_a_drain_is_let_go_at_once() {
+    let world = World::new(Guard::None, Settings::default());
+    let first = world.start_on(&[0]);
+    let second = world.start();
+    world.mood(HANGING);
+    world.produce(0, &["a"], Behaviour::Written);
+    let ledger = first.ledgers.of(&partition(0));
+    until(|| ledger.in_flight() == 1).await;
+    first.shutdown.cancel();
+    sleep(Duration::from_secs(1)).await;
+    world.group.lose(&partition(0), second.member, Duration::ZERO);
+    assert_eq!(first.stop().await, Ok(RunEnd::Drained), "there is nothing left that it could wait for");
+    assert_eq!((ledger.count(Fate::Returned), ledger.in_flight()), (1, 0));
+    world.mood(WELL);
+    world.until_committed(0, 1).await;
+    assert_eq!(second.stop().await, Ok(RunEnd::Drained));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_record_that_cannot_be_written_holds_its_partition_alone() {
     let world = World::new(Guard::Atomic, Settings::default());

@@ -325,7 +325,6 @@ impl<'a> World<'a> {
     /// Ends all trouble, waits until everything is written, and stops the processes.
     async fn calm_down(&mut self) -> Result<(), String> {
         self.trouble.set(0);
-        let deadline = Instant::now() + CATCH_UP;
         self.decide();
         for partition in self.partitions() {
             // A store that lost writes is found out by the next write.
@@ -339,6 +338,7 @@ impl<'a> World<'a> {
         if self.plan.backfill {
             self.work_to_the_end().await?;
         }
+        let deadline = Instant::now() + CATCH_UP;
         while !self.settled() {
             self.objection()?;
             self.give_out();
@@ -366,6 +366,7 @@ impl<'a> World<'a> {
     async fn mend(&mut self) -> Result<(), String> {
         let deadline = Instant::now() + CATCH_UP;
         while !self.settled() && Instant::now() < deadline {
+            self.give_out();
             sleep(Duration::from_secs(1)).await;
             let stalled = self.ledgers.iter().flat_map(|ledgers| ledgers.all());
             if stalled.filter_map(|(_, ledger)| ledger.stalled_seconds()).fold(0.0, f64::max) > HELD.as_secs_f64() {

@@ -102,7 +102,10 @@ fn judge(reports: &[Report]) -> Result<()> {
 
 impl Report {
     fn print(&self) {
-        println!("  binary, static and stripped       {:8.1} MiB of {} at most", self.binary_mib, self.binary_limit_mib);
+        println!(
+            "  binary, static and stripped       {:8.1} MiB of {} at most",
+            self.binary_mib, self.binary_limit_mib
+        );
         println!("  memory, idle with {PARTITIONS} partitions     {:8.1} MiB", self.idle_rss_mib);
         println!("  memory, most at full load         {:8.1} MiB", self.peak_rss_mib);
         println!("  records a second at full load     {:8.0}", self.records_per_s);
