@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -118,12 +119,13 @@ pub fn execute<C: Connector>(
             return Exit::Configuration;
         }
     };
+    let threads = configuration.core.threads;
     let end = match command {
         Command::Config => return Exit::Done,
         Command::Check => {
             let _ = writeln!(output, "configuration: ok");
             logging::start(&configuration.core);
-            on_runtime(check::check::<C>(configuration)).map(|lines| report(&lines, output))
+            on_runtime(threads, check::check::<C>(configuration)).map(|lines| report(&lines, output))
         }
         Command::Offsets(command) => {
             logging::start(&configuration.core);
@@ -134,7 +136,7 @@ pub fn execute<C: Connector>(
         }
         Command::Run => {
             logging::start(&configuration.core);
-            on_runtime(run::run::<C>(configuration)).and_then(|end| end).map(ended)
+            on_runtime(threads, run::run::<C>(configuration)).and_then(|end| end).map(ended)
         }
     };
     end.unwrap_or_else(|message| {
@@ -156,8 +158,8 @@ fn parse<C: Connector>(
 }
 
 /// A panic ends in a message and an exit code like any other error.
-fn on_runtime<T>(work: impl Future<Output = T>) -> Result<T, String> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+fn on_runtime<T>(threads: NonZeroUsize, work: impl Future<Output = T>) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads.get()).enable_all().build();
     let runtime = runtime.map_err(|error| format!("the runtime can't be started: {error}"))?;
     let result = runtime.block_on(AssertUnwindSafe(work).catch_unwind());
     // A look-up of a name that hangs must not keep the process.
@@ -166,10 +168,11 @@ fn on_runtime<T>(work: impl Future<Output = T>) -> Result<T, String> {
 }
 
 fn offsets<C: Connector>(configuration: Configuration<C::Config>, command: Offsets) -> Result<Report, String> {
+    let threads = configuration.core.threads;
     match command {
-        Offsets::Show { topics } => on_runtime(offsets::show::<C>(configuration, topics)),
+        Offsets::Show { topics } => on_runtime(threads, offsets::show::<C>(configuration, topics)),
         Offsets::Reset { to, topics, dry_run, new_epoch } => {
-            on_runtime(offsets::reset::<C>(configuration, Reset { to, selected: topics, dry_run, new_epoch }))
+            on_runtime(threads, offsets::reset::<C>(configuration, Reset { to, selected: topics, dry_run, new_epoch }))
         }
     }
     .and_then(|done| done)

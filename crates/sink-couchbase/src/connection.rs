@@ -156,7 +156,9 @@ impl Connection {
 
     async fn connect(&self) -> Result<Agent, SinkError> {
         let seeds = SeedConfig::default().memd_addrs(self.way.seeds.clone()).http_addrs(self.way.http_seeds.clone());
-        let kv = KvConfig::default().connect_timeout(self.way.timeout).connect_throttle_timeout(RECONNECT);
+        // Nobody looks at the tokens and durations that answers could carry.
+        let kv = KvConfig::default().enable_mutation_tokens(false).enable_server_durations(false);
+        let kv = kv.connect_timeout(self.way.timeout).connect_throttle_timeout(RECONNECT);
         let options = AgentOptions::new(seeds, self.way.authenticator.clone())
             .tls_config(self.way.tls.clone())
             .bucket_name(self.bucket.name.to_string())

@@ -38,6 +38,9 @@ section! {
         pub shard: Option<Shard>,
         /// Memory for everything in flight, all partitions together.
         pub memory: ByteSize = "24MiB",
+        /// Threads that do the work. One carries some 100,000 records a second and hands nothing from core to core; more are for TLS
+        /// or for topics compressed with zstd where one does not keep up.
+        pub threads: NonZeroUsize = "1",
         /// The most operations in one write.
         pub batch_records: NonZeroUsize = "4000",
         /// A batch is closed once its records hold this many bytes.
@@ -65,6 +68,9 @@ section! {
     }
     rule (memory) {
         (memory.as_u64() < ByteSize::mib(1).as_u64()).then(|| "expected at least 1MiB".to_owned())
+    }
+    rule (threads) {
+        (threads.get() > 256).then(|| "expected at most 256".to_owned())
     }
     rule (batch_bytes, memory) {
         (batch_bytes > memory).then(|| "a batch can't be larger than the memory".to_owned())
