@@ -19,9 +19,10 @@ use tokio::time::sleep;
 use super::{MEBIBYTE, cluster, median, rounded, start};
 use crate::{
     connector::{self, Connector, most_mib},
+    deploy,
     events::Events,
     kafka_client::{self, Producer},
-    paths, proc,
+    proc,
     services::{Kafka, KafkaOptions, Store},
 };
 
@@ -70,10 +71,11 @@ struct Stop {
 pub async fn run() -> Result<()> {
     println!("starting Kafka");
     let kafka = Kafka::start(KafkaOptions::default()).await?;
+    let sources = deploy::contents::sources()?;
     let mut reports = Vec::new();
     for (sink, records) in SINKS {
         let package = format!("sink-{sink}");
-        let binary = connector::build_static(&package, &paths::workspace())?;
+        let binary = connector::build_static(&package, &sources)?;
         println!("{package}: starting its store");
         let store = Store::start(&package, store::PROFILE).await?;
         let mut bench = Bench { sink, records, binary: &binary, kafka: &kafka, store };

@@ -78,7 +78,13 @@ pub fn possible() -> Result<()> {
 }
 
 /// A copy of what the build of an image sees, so that a file that it lacks is missed here too.
-fn sources() -> Result<PathBuf> {
+///
+/// Whoever builds a static binary builds it from here: for cargo a package is the same one wherever the workspace stands, and it would
+/// take what was once built from the copy for what the workspace's newer sources make.
+///
+/// # Errors
+/// It can't be copied.
+pub fn sources() -> Result<PathBuf> {
     let list = fs::read_to_string(paths::workspace().join("deploy/Dockerfile.dockerignore"))?;
     let seen = list.lines().filter_map(|line| line.strip_prefix('!')).map(|name| paths::workspace().join(name));
     let copy = paths::target().join("tools/context");
