@@ -19,6 +19,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     connector::{self, Connector},
+    deploy,
     events::Events,
     kafka_client::{self, Producer},
     paths, redis_client,
@@ -38,6 +39,8 @@ const THRESHOLD: u64 = 5_000;
 const MOST: u64 = 3;
 /// Seconds of less lag before a process goes: KEDA's `cooldownPeriod`.
 const COOLDOWN: u32 = 5;
+/// Seconds between two looks at whether more are needed: KEDA's `pollingInterval`. In the first of them one process works alone.
+const POLLED_EVERY: u64 = 6;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Runs it.
@@ -45,7 +48,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// # Errors
 /// The set-up failed, the processes were never three or never one again, throughput didn't follow, or a record is missing.
 pub async fn run() -> Result<()> {
-    let binary = connector::build_static("sink-redis", &paths::workspace())?;
+    let binary = connector::build_static("sink-redis", &deploy::contents::sources()?)?;
     println!("starting Kafka and Redis");
     let kafka = Kafka::start(KafkaOptions::default()).await?;
     let redis = Redis::start(RedisOptions { memory_only: true, ..RedisOptions::default() }).await?;
@@ -58,7 +61,7 @@ pub async fn run() -> Result<()> {
     let mut seconds = interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     println!("  s  produced  committed       lag  processes");
-    loop {
+    for second in 0_u64.. {
         seconds.tick().await;
         if begun.elapsed() > PATIENCE {
             bail!("it doesn't come to an end: {} of {produced} records are committed", group.committed());
@@ -74,7 +77,9 @@ pub async fn run() -> Result<()> {
         let (now, wanted) = (group.size(), wanted(lag));
         println!("{:3}  {produced:8}  {:9}  {lag:8}  {now}", begun.elapsed().as_secs(), group.committed());
         calm = if wanted < now { calm + 1 } else { 0 };
-        if wanted > now {
+        if now == 0 {
+            group.grow(1)?;
+        } else if wanted > now && second.is_multiple_of(POLLED_EVERY) {
             group.grow(wanted)?;
         } else if calm > COOLDOWN {
             calm = 0;
