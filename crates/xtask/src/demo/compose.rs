@@ -161,7 +161,7 @@ fn command(docker: &Path, arguments: &[&str]) -> Command {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt};
+    use std::fs;
 
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
@@ -177,9 +177,12 @@ case "$*" in *producer*) wc -l > "$0.lines";; *no-such-service*) exit 1;; esac
 "#;
 
     fn docker(directory: &Path) -> std::path::PathBuf {
-        let program = directory.join("docker");
-        fs::write(&program, DOCKER).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let (text, program) = (directory.join("docker.sh"), directory.join("docker"));
+        fs::write(&text, DOCKER).unwrap();
+        // Written by another process: a child that another test starts while we have the program open for writing has it open,
+        // too, and then it can't be run ("text file busy").
+        let mut install = std::process::Command::new("install");
+        assert!(install.args(["-m", "755"]).args([&text, &program]).status().unwrap().success());
         program
     }
 
