@@ -119,13 +119,12 @@ pub fn execute<C: Connector>(
             return Exit::Configuration;
         }
     };
-    let threads = configuration.core.threads;
     let end = match command {
         Command::Config => return Exit::Done,
         Command::Check => {
             let _ = writeln!(output, "configuration: ok");
             logging::start(&configuration.core);
-            on_runtime(threads, check::check::<C>(configuration)).map(|lines| report(&lines, output))
+            on_runtime(configuration.core.threads, check::check::<C>(configuration)).map(|lines| report(&lines, output))
         }
         Command::Offsets(command) => {
             logging::start(&configuration.core);
@@ -136,7 +135,7 @@ pub fn execute<C: Connector>(
         }
         Command::Run => {
             logging::start(&configuration.core);
-            on_runtime(threads, run::run::<C>(configuration)).and_then(|end| end).map(ended)
+            on_runtime(configuration.core.threads, run::run::<C>(configuration)).and_then(|end| end).map(ended)
         }
     };
     end.unwrap_or_else(|message| {
@@ -168,12 +167,12 @@ fn on_runtime<T>(threads: NonZeroUsize, work: impl Future<Output = T>) -> Result
 }
 
 fn offsets<C: Connector>(configuration: Configuration<C::Config>, command: Offsets) -> Result<Report, String> {
-    let threads = configuration.core.threads;
     match command {
-        Offsets::Show { topics } => on_runtime(threads, offsets::show::<C>(configuration, topics)),
-        Offsets::Reset { to, topics, dry_run, new_epoch } => {
-            on_runtime(threads, offsets::reset::<C>(configuration, Reset { to, selected: topics, dry_run, new_epoch }))
-        }
+        Offsets::Show { topics } => on_runtime(configuration.core.threads, offsets::show::<C>(configuration, topics)),
+        Offsets::Reset { to, topics, dry_run, new_epoch } => on_runtime(
+            configuration.core.threads,
+            offsets::reset::<C>(configuration, Reset { to, selected: topics, dry_run, new_epoch }),
+        ),
     }
     .and_then(|done| done)
 }

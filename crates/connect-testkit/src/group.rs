@@ -34,7 +34,7 @@ struct News {
 #[derive(Default)]
 struct State {
     owners: BTreeMap<TopicPartition, Owner>,
-    /// Counts up whenever a partition is given away.
+    /// Counts up whenever a partition is given away: no two owners have the same one.
     generation: u64,
     /// Where partitions go that their owners were asked to hand over.
     moving: BTreeMap<TopicPartition, MemberId>,
@@ -260,8 +260,7 @@ impl Member {
         let mut state = self.group.lock();
         // Who lost a partition and got it again without knowing speaks of an earlier generation, as Kafka's coordinator sees it.
         let ours = |partition: &TopicPartition| {
-            let owner = self.heard.get(partition).map(|generation| Owner { member: self.id, generation: *generation });
-            owner.is_some() && state.owners.get(partition).copied() == owner
+            state.owners.get(partition).is_some_and(|owner| self.heard.get(partition) == Some(&owner.generation))
         };
         if !offsets.iter().all(|(partition, _)| ours(partition)) {
             self.trouble.met(Met::CommitFenced);

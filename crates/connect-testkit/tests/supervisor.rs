@@ -198,6 +198,16 @@ impl World {
         self.sink.store.dump().into_keys().map(|key| String::from_utf8_lossy(&key).into_owned()).collect()
     }
 
+    /// Two processes: the first one has partition 0, and a write in hand that hangs.
+    async fn start_with_a_hanging_write(&self) -> (Process, Process) {
+        let first = self.start_on(&[0]);
+        let second = self.start();
+        self.mood(HANGING);
+        self.produce(0, &["a"], Behaviour::Written);
+        until(|| first.ledgers.of(&partition(0)).in_flight() == 1).await;
+        (first, second)
+    }
+
     fn mood(&self, mood: u8) {
         self.sink.mood.store(mood, Relaxed);
     }
@@ -388,11 +398,7 @@ async fn what_must_be_mended_is_told_also_when_it_comes_up_in_a_drain() {
 #[tokio::test(start_paused = true)]
 async fn a_partition_that_is_not_drained_in_time_goes_to_its_new_owner_all_the_same() {
     let world = World::new(Guard::PerKey, Settings::default());
-    let first = world.start_on(&[0]);
-    let second = world.start();
-    world.mood(HANGING);
-    world.produce(0, &["a"], Behaviour::Written);
-    until(|| first.ledgers.of(&partition(0)).in_flight() == 1).await;
+    let (first, second) = world.start_with_a_hanging_write().await;
     world.group.hand_over(&partition(0), second.member, Duration::from_secs(5));
     until(|| world.group.owner(&partition(0)) == Some(second.member)).await;
     assert_eq!(first.ledgers.of(&partition(0)).count(Fate::Returned), 1);
@@ -407,11 +413,7 @@ async fn a_partition_that_is_not_drained_in_time_goes_to_its_new_owner_all_the_s
 #[tokio::test(start_paused = true)]
 async fn a_hand_over_takes_no_longer_than_a_drain_may() {
     let world = World::new(Guard::PerKey, with(|settings| settings.drain_timeout = Duration::from_secs(2)));
-    let first = world.start_on(&[0]);
-    let second = world.start();
-    world.mood(HANGING);
-    world.produce(0, &["a"], Behaviour::Written);
-    until(|| first.ledgers.of(&partition(0)).in_flight() == 1).await;
+    let (first, second) = world.start_with_a_hanging_write().await;
     let begun = Instant::now();
     world.group.hand_over(&partition(0), second.member, Duration::from_secs(60));
     until(|| world.group.owner(&partition(0)) == Some(second.member)).await;
@@ -427,11 +429,7 @@ async fn a_hand_over_takes_no_longer_than_a_drain_may() {
 #[tokio::test(start_paused = true)]
 async fn a_partition_lost_while_it_is_handed_over_may_come_back() {
     let world = World::new(Guard::PerKey, Settings::default());
-    let first = world.start_on(&[0]);
-    let second = world.start();
-    world.mood(HANGING);
-    world.produce(0, &["a"], Behaviour::Written);
-    until(|| first.ledgers.of(&partition(0)).in_flight() == 1).await;
+    let (first, second) = world.start_with_a_hanging_write().await;
     world.group.hand_over(&partition(0), second.member, Duration::from_secs(20));
     sleep(Duration::from_secs(1)).await;
     world.group.lose(&partition(0), second.member, Duration::ZERO);
@@ -449,12 +447,8 @@ async fn a_partition_lost_while_it_is_handed_over_may_come_back() {
 #[tokio::test(start_paused = true)]
 async fn a_partition_lost_in_a_drain_is_let_go_at_once() {
     let world = World::new(Guard::None, Settings::default());
-    let first = world.start_on(&[0]);
-    let second = world.start();
-    world.mood(HANGING);
-    world.produce(0, &["a"], Behaviour::Written);
+    let (first, second) = world.start_with_a_hanging_write().await;
     let ledger = first.ledgers.of(&partition(0));
-    until(|| ledger.in_flight() == 1).await;
     first.shutdown.cancel();
     sleep(Duration::from_secs(1)).await;
     world.group.lose(&partition(0), second.member, Duration::ZERO);

@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     cargo::cargo,
-    packages, paths, ports,
+    ports,
     process::{self, Lifetime, Process},
 };
 
@@ -33,13 +33,6 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 /// The drain has a deadline of its own, 25 s unless set otherwise.
 const DRAINED_WITHIN: Duration = Duration::from_secs(30);
 
-/// The most that the static binary of a connector may weigh, in MiB: what an image of it is.
-#[must_use]
-pub fn most_mib(package: &str) -> f64 {
-    // Couchbase's client brings a library for cryptography of its own, beside the one that all the others share.
-    if package == "sink-couchbase" { 17.0 } else { 15.0 }
-}
-
 /// Builds the binary of a package with the cargo profile `dev` or `release`, and says where it is.
 ///
 /// # Errors
@@ -51,42 +44,6 @@ pub fn build(package: &str, profile: &str) -> Result<PathBuf> {
     run_cargo(package, cargo().args(["build", "--profile", profile]).args(packages))
 }
 
-/// Builds the static binary that a container image holds from the sources in a directory, and says where it is.
-///
-/// # Errors
-/// The target for musl or its C compiler can't be installed, or it doesn't compile.
-pub fn build_static(package: &str, sources: &Path) -> Result<PathBuf> {
-    let target = static_target()?;
-    let mut build = cargo();
-    build.current_dir(sources).env("CARGO_TARGET_DIR", paths::target());
-    build.args(["build", "--locked", "--release", "--package", package, "--target", &target]);
-    // Parts of zstd and ring are C.
-    build.env(format!("CC_{}", target.replace('-', "_")), packages::MUSL.program);
-    run_cargo(package, &mut build)
-}
-
-/// The target of static binaries, installed with its C compiler where they aren't there.
-///
-/// # Errors
-/// One can't be installed; the message has the command that does.
-pub fn static_target() -> Result<String> {
-    packages::ensure(&[packages::MUSL])?;
-    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
-    // A Rust that didn't come by rustup may have it as well.
-    let libraries = Command::new("rustc").args(["--print", "target-libdir", "--target", &target]).output();
-    if libraries.is_ok_and(|found| Path::new(String::from_utf8_lossy(&found.stdout).trim()).is_dir()) {
-        return Ok(target);
-    }
-    let added = Command::new("rustup").args(["target", "add", &target]).status();
-    if !added.is_ok_and(|added| added.success()) {
-        bail!(
-            "Rust's libraries for static binaries can't be installed; do it with: rustup target add {target}; or, where Rust is \
-             the system's, by its package for musl"
-        );
-    }
-    Ok(target)
-}
-
 /// The binary that the tests of this workspace run, built with them when it isn't there: after `cargo test --workspace`
 /// nothing is compiled, while [`build`] would compile much of it again with other features.
 ///
@@ -96,7 +53,8 @@ pub fn tested(package: &str) -> Result<PathBuf> {
     executable(package, cargo().args(["test", "--workspace", "--no-run"]))
 }
 
-fn run_cargo(package: &str, command: &mut Command) -> Result<PathBuf> {
+/// Runs a build of cargo's and says where the package's binary is.
+pub(crate) fn run_cargo(package: &str, command: &mut Command) -> Result<PathBuf> {
     executable(package, command.args(["--bin", package]))
 }
 

@@ -28,5 +28,6 @@ pub mod redis_client;
 pub mod seed;
 pub mod services;
 pub mod soak;
+pub mod static_binary;
 pub mod test;
 pub mod wheel;

@@ -18,12 +18,12 @@ use rskafka::client::{
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
-    connector::{self, Connector},
-    deploy,
+    connector::Connector,
     events::Events,
     kafka_client::{self, Producer},
     paths, redis_client,
     services::{Kafka, KafkaOptions, Redis, RedisOptions},
+    static_binary::Sources,
 };
 
 const TOPIC: &str = "scaled";
@@ -48,7 +48,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// # Errors
 /// The set-up failed, the processes were never three or never one again, throughput didn't follow, or a record is missing.
 pub async fn run() -> Result<()> {
-    let binary = connector::build_static("sink-redis", &deploy::contents::sources()?)?;
+    let binary = Sources::copy()?.build("sink-redis")?;
     println!("starting Kafka and Redis");
     let kafka = Kafka::start(KafkaOptions::default()).await?;
     let redis = Redis::start(RedisOptions { memory_only: true, ..RedisOptions::default() }).await?;

@@ -18,12 +18,12 @@ use tokio::time::sleep;
 
 use super::{MEBIBYTE, cluster, median, rounded, start};
 use crate::{
-    connector::{self, Connector, most_mib},
-    deploy,
+    connector::Connector,
     events::Events,
     kafka_client::{self, Producer},
     proc,
     services::{Kafka, KafkaOptions, Store},
+    static_binary::{Sources, most_mib},
 };
 
 /// The connectors, and how many records each writes: so many that it is at work when half of them are written. Each record has a
@@ -71,11 +71,11 @@ struct Stop {
 pub async fn run() -> Result<()> {
     println!("starting Kafka");
     let kafka = Kafka::start(KafkaOptions::default()).await?;
-    let sources = deploy::contents::sources()?;
+    let sources = Sources::copy()?;
     let mut reports = Vec::new();
     for (sink, records) in SINKS {
         let package = format!("sink-{sink}");
-        let binary = connector::build_static(&package, &sources)?;
+        let binary = sources.build(&package)?;
         println!("{package}: starting its store");
         let store = Store::start(&package, store::PROFILE).await?;
         let mut bench = Bench { sink, records, binary: &binary, kafka: &kafka, store };
@@ -158,7 +158,7 @@ impl Bench<'_> {
         Ok(Report {
             sink: self.sink,
             binary_mib: rounded(self.binary.metadata()?.len() as f64 / MEBIBYTE),
-            binary_limit_mib: most_mib(&format!("sink-{}", self.sink)),
+            binary_limit_mib: most_mib(self.store.package()),
             idle_rss_mib: rounded(idle),
             peak_rss_mib: rounded(peak),
             records_per_s: rounded(rate),

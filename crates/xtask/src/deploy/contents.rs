@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::tools::succeed;
 use crate::{
     certificates::Certificates,
-    connector::{self, Connector, most_mib},
+    connector::Connector,
     events::Events,
     kafka_client::{self, Producer},
     paths,
@@ -25,6 +25,7 @@ use crate::{
     services::{
         Couchbase, CouchbaseOptions, Elasticsearch, ElasticsearchOptions, Kafka, KafkaOptions, Redis, RedisOptions, Tls,
     },
+    static_binary::{Sources, most_mib, static_target},
 };
 
 const TOPIC: &str = "contents";
@@ -42,7 +43,7 @@ exec chroot --userspec=65532:65532 --groups= "$0" /connector
 /// One can't be built, weighs too much, or doesn't write everything.
 pub async fn check() -> Result<()> {
     possible()?;
-    let sources = sources()?;
+    let sources = Sources::copy()?;
     let kafka = Kafka::start(KafkaOptions::default()).await?;
     let client = kafka_client::connect(&kafka.bootstrap()).await?;
     produce(&client).await?;
@@ -74,28 +75,7 @@ pub fn possible() -> Result<()> {
     }
     succeed("unshare", Command::new("unshare").args(["--mount", "true"]))
         .context("mounts of its own need CAP_SYS_ADMIN: in a container, run that with --cap-add SYS_ADMIN")?;
-    connector::static_target().map(drop)
-}
-
-/// A copy of what the build of an image sees, so that a file that it lacks is missed here too.
-///
-/// Whoever builds a static binary builds it from here: for cargo a package is the same one wherever the workspace stands, and it would
-/// take what was once built from the copy for what the workspace's newer sources make.
-///
-/// # Errors
-/// It can't be copied.
-pub fn sources() -> Result<PathBuf> {
-    let list = fs::read_to_string(paths::workspace().join("deploy/Dockerfile.dockerignore"))?;
-    let seen = list.lines().filter_map(|line| line.strip_prefix('!')).map(|name| paths::workspace().join(name));
-    let copy = paths::target().join("tools/context");
-    if copy.exists() {
-        fs::remove_dir_all(&copy)?;
-    }
-    fs::create_dir_all(&copy)?;
-    let mut cp = Command::new("cp");
-    // With the times of the files, so that cargo builds again only what has changed.
-    succeed("cp", cp.args(["--archive", "--target-directory"]).arg(&copy).args(seen))?;
-    Ok(copy)
+    static_target().map(drop)
 }
 
 async fn produce(client: &Client) -> Result<()> {
@@ -110,12 +90,12 @@ async fn produce(client: &Client) -> Result<()> {
 
 async fn run(
     package: &str,
-    sources: &Path,
+    sources: &Sources,
     kafka: &Kafka,
     certificates: &Certificates,
     store: &[(&'static str, String)],
 ) -> Result<()> {
-    let binary = connector::build_static(package, sources)?;
+    let binary = sources.build(package)?;
     let size = binary.metadata()?.len() as f64 / (1024.0 * 1024.0);
     let most = most_mib(package);
     if size > most {
