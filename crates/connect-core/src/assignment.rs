@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+
 use crate::record::TopicPartition;
 use crate::sink::Assigned;
 
@@ -18,11 +20,12 @@ pub trait Assignment: Send + 'static {
     /// [`AssignmentError`] when a person must change something.
     fn next(&mut self) -> impl Future<Output = Result<Change, AssignmentError>> + Send;
 
-    /// Commits offsets: everything below them is durable. Bounded in time.
+    /// Commits offsets: everything below them is durable. Bounded in time. The future stands on its own, for the caller hears
+    /// changes while Kafka takes its time: a partition lost meanwhile must be let go at once.
     ///
     /// # Errors
     /// [`CommitError`]; after `Transient` the caller commits again later, with newer offsets.
-    fn commit(&mut self, offsets: &[(TopicPartition, i64)]) -> impl Future<Output = Result<(), CommitError>> + Send;
+    fn commit(&self, offsets: Vec<(TopicPartition, i64)>) -> BoxFuture<'static, Result<(), CommitError>>;
 
     /// The partitions of a [`Change::Revoked`] are drained and committed: another process may have them.
     fn released(&mut self, partitions: &[TopicPartition]) -> impl Future<Output = ()> + Send;

@@ -1,30 +1,31 @@
 //! Starts and stops partitions as they are assigned, commits their offsets, and drains at the end.
 
+mod commit;
+mod drain;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
-use crate::assignment::{Assignment, Change, CommitError};
+use self::commit::{Committing, answer};
+use crate::assignment::{Assignment, Change};
 use crate::health::Health;
 use crate::mutants::mutant;
 use crate::partition::{Ended, Partition};
 use crate::pipeline::Pipeline;
 use crate::record::TopicPartition;
-use crate::retry::{FIRST, Retry, bounded};
+use crate::retry::{Retry, bounded};
 use crate::settings::Stop;
 use crate::sink::{Assigned, Sink, SinkError};
 use crate::source::Source;
 
 /// Offsets are committed at most this often; the loop's other chores are done as often.
 const TICK: Duration = Duration::from_secs(1);
-/// What the last commit may take beyond `CONNECT_DRAIN_TIMEOUT`. With the farewell to the group, which takes up to five seconds, it
-/// has to fit into the ten that a pod gets on top (`deploy/chart`).
-const LAST_COMMIT: Duration = Duration::from_secs(3);
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +69,7 @@ pub async fn supervise<S: Source, K: Sink, A: Assignment>(
         owned: BTreeSet::new(),
         running: BTreeMap::new(),
         handing_over: Vec::new(),
+        committing: None,
         finished: BTreeSet::new(),
         nothing_left: false,
     };
@@ -102,6 +104,13 @@ struct HandOver {
     deadline: Instant,
 }
 
+impl HandOver {
+    /// Nothing of it is in hand any more.
+    fn is_drained(&self, running: &BTreeMap<TopicPartition, Running>) -> bool {
+        !self.partitions.iter().any(|partition| running.contains_key(partition))
+    }
+}
+
 type TaskEnd = (TopicPartition, Result<Ended, String>);
 
 struct Supervisor<S, K, A> {
@@ -113,6 +122,7 @@ struct Supervisor<S, K, A> {
     owned: BTreeSet<TopicPartition>,
     running: BTreeMap<TopicPartition, Running>,
     handing_over: Vec<HandOver>,
+    committing: Option<Committing>,
     /// What has reached the end that `CONNECT_KAFKA_STOP=end` names.
     finished: BTreeSet<TopicPartition>,
     /// The others have reached it too, while nothing was ours.
@@ -124,44 +134,36 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
         let mut ticker = interval(TICK);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let fatal = loop {
-            let deadline = self.handing_over.iter().map(|hand_over| hand_over.deadline).min();
-            tokio::select! {
+            let in_hand = self.handing_over.iter().filter(|hand_over| !hand_over.is_drained(&self.running));
+            let deadline = in_hand.map(|hand_over| hand_over.deadline).min();
+            let fatal = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break None,
-                Some(end) = self.tasks.join_next_with_id() => {
-                    if let Err(fatal) = self.task_ended(end) {
-                        break Some(fatal);
-                    }
-                    if let Err(fatal) = self.hand_over(&shutdown).await {
-                        break Some(fatal);
-                    }
-                    if self.finished() {
-                        break None;
-                    }
-                }
+                Some(end) = self.tasks.join_next_with_id() => self.task_ended(end).err(),
                 change = self.assignment.next() => match change {
                     Ok(change) => {
-                        if let Err(fatal) = self.change(change, &shutdown).await {
-                            break Some(fatal);
-                        }
-                        if self.finished() {
-                            break None;
-                        }
+                        self.change(change);
+                        None
                     }
-                    Err(error) => break Some(error.to_string()),
+                    Err(error) => Some(error.to_string()),
                 },
+                answer = answer(&mut self.committing) => self.committed(answer).await.err(),
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     self.hand_over_is_due();
-                    if let Err(fatal) = self.hand_over(&shutdown).await {
-                        break Some(fatal);
-                    }
+                    None
                 }
                 _ = ticker.tick() => {
                     self.health.tick();
-                    if let Err(fatal) = self.commit(shutdown.cancelled()).await {
-                        break Some(fatal);
-                    }
+                    self.commit(Vec::new());
+                    None
                 }
+            };
+            if fatal.is_some() {
+                break fatal;
+            }
+            self.hand_over();
+            if self.finished() {
+                break None;
             }
         };
         let finished = self.finished();
@@ -174,11 +176,7 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
         }
     }
 
-    /// Does what a change asks for.
-    ///
-    /// # Errors
-    /// What stops the process.
-    async fn change(&mut self, change: Change, shutdown: &CancellationToken) -> Result<(), String> {
+    fn change(&mut self, change: Change) {
         match change {
             Change::NothingLeft => self.nothing_left = true,
             Change::Assigned(partitions) => {
@@ -197,21 +195,22 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
                 }
                 let within = within.min(self.pipeline.settings.drain_timeout);
                 self.handing_over.push(HandOver { partitions, deadline: Instant::now() + within });
-                self.hand_over(shutdown).await?;
             }
             Change::Lost(partitions) => self.lose(partitions),
         }
         self.health.set_partitions(self.running.len());
-        Ok(())
     }
 
     fn lose(&mut self, partitions: Vec<TopicPartition>) {
         warn!(?partitions, "partitions are no longer ours; what is in hand is left to their new owner");
         for partition in partitions {
             self.owned.remove(&partition);
-            // Should it come back, an old promise to hand it over must not take it away again.
+            // Should it come back, neither an old promise to hand it over nor an old commit speaks of it.
             for hand_over in &mut self.handing_over {
                 hand_over.partitions.retain(|promised| *promised != partition);
+            }
+            if let Some(committing) = &mut self.committing {
+                committing.forget(&partition);
             }
             if let Some(running) = self.running.remove(&partition) {
                 running.abort.abort();
@@ -271,30 +270,18 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
         to_the_end && all && self.handing_over.is_empty()
     }
 
-    /// Gives away what is drained by now.
-    ///
-    /// # Errors
-    /// As for [`commit`](Self::commit); then nothing is given away, and the end of the process says so.
-    async fn hand_over(&mut self, shutdown: &CancellationToken) -> Result<(), String> {
+    /// Gives up what is drained by now, once it is committed.
+    fn hand_over(&mut self) {
+        if self.committing.is_some() {
+            return;
+        }
         let running = &self.running;
-        let done = |hand_over: &mut HandOver| {
-            mutant!(HandOverAtOnce) || !hand_over.partitions.iter().any(|p| running.contains_key(p))
-        };
-        let ready: Vec<_> = self.handing_over.extract_if(.., done).flat_map(|hand_over| hand_over.partitions).collect();
-        if ready.is_empty() {
-            return Ok(());
+        let drained = |hand_over: &mut HandOver| mutant!(HandOverAtOnce) || hand_over.is_drained(running);
+        let drained = self.handing_over.extract_if(.., drained);
+        let given_up: Vec<_> = drained.flat_map(|hand_over| hand_over.partitions).collect();
+        if !given_up.is_empty() {
+            self.commit(given_up);
         }
-        let committed = self.commit_those(&ready, shutdown.cancelled()).await?;
-        if !committed && shutdown.is_cancelled() {
-            // They are still ours: the drain commits them, and who leaves the group gives them up.
-            return Ok(());
-        }
-        self.health.ticking(self.assignment.released(&ready)).await;
-        for partition in &ready {
-            self.owned.remove(partition);
-            self.pipeline.ledgers.of(partition).give_up();
-        }
-        Ok(())
     }
 
     /// The others wait no longer: what is still in hand is given back unwritten and uncommitted.
@@ -309,129 +296,5 @@ impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
             }
         }
         self.health.set_partitions(self.running.len());
-    }
-
-    /// Commits what became durable since the last commit. `false` when that may work later, and when `enough` came first: a
-    /// broker that swallows requests must keep nobody from stopping.
-    ///
-    /// # Errors
-    /// What a person must mend before anything can be committed.
-    async fn commit(&mut self, enough: impl Future<Output = ()>) -> Result<bool, String> {
-        let owned: Vec<_> = self.owned.iter().cloned().collect();
-        self.commit_those(&owned, enough).await
-    }
-
-    async fn commit_those(
-        &mut self,
-        partitions: &[TopicPartition],
-        enough: impl Future<Output = ()>,
-    ) -> Result<bool, String> {
-        let ledgers = &self.pipeline.ledgers;
-        let moved = partitions.iter().filter_map(|partition| {
-            let ledger = ledgers.of(partition);
-            let durable = ledger.durable()?;
-            (ledger.committed() != Some(durable)).then(|| (partition.clone(), durable))
-        });
-        let offsets: Vec<_> = moved.collect();
-        if offsets.is_empty() {
-            return Ok(true);
-        }
-        let committed = tokio::select! {
-            biased;
-            committed = self.health.ticking(self.assignment.commit(&offsets)) => committed,
-            () = enough => Err(CommitError::Transient("Kafka had not answered when it was time to stop".to_owned())),
-        };
-        match committed {
-            Ok(()) => {
-                for (partition, offset) in &offsets {
-                    ledgers.of(partition).set_committed(*offset);
-                }
-                Ok(true)
-            }
-            Err(CommitError::Transient(message)) => {
-                warn!("offsets not committed to Kafka, trying again soon: {message}");
-                Ok(false)
-            }
-            Err(CommitError::Fenced(message)) => {
-                warn!("offsets not committed to Kafka: {message}");
-                Ok(true)
-            }
-            Err(CommitError::Fatal(message)) => Err(message),
-        }
-    }
-
-    /// Finishes what is in hand. `Ok(false)` when the time was not enough.
-    ///
-    /// # Errors
-    /// The first thing a person must mend that came up meanwhile; the others are logged.
-    async fn drain(&mut self) -> Result<bool, String> {
-        self.health.set_draining();
-        let deadline = Instant::now() + self.pipeline.settings.drain_timeout;
-        for running in self.running.values() {
-            running.drain.cancel();
-            if mutant!(DrainForgetsInFlight) {
-                running.abort.abort();
-            }
-        }
-        let (mut in_time, mut listening) = (Ok(true), true);
-        loop {
-            let ended = tokio::select! {
-                biased;
-                // Who takes long over its farewell may be given up by the group: what it still holds must not land on what the
-                // new owners write.
-                change = self.assignment.next(), if listening && !self.tasks.is_empty() => {
-                    match change {
-                        Ok(Change::Lost(partitions)) => self.lose(partitions),
-                        // Nothing is begun any more, and what others wait for they get when we leave.
-                        Ok(_) => {}
-                        Err(_) => listening = false,
-                    }
-                    continue;
-                }
-                ended = timeout_at(deadline, self.tasks.join_next_with_id()) => ended,
-            };
-            match ended {
-                Ok(Some(end)) => {
-                    self.health.tick();
-                    if let Err(message) = self.task_ended(end) {
-                        error!("{message}");
-                        in_time = in_time.and(Err(message));
-                    }
-                }
-                Ok(None) => break,
-                Err(_) => {
-                    let left: Vec<_> = self.running.keys().collect();
-                    error!(partitions = ?left, "not drained within CONNECT_DRAIN_TIMEOUT; what is in hand is not committed and will be read again");
-                    in_time = in_time.and(Ok(false));
-                    break;
-                }
-            }
-        }
-        self.tasks.shutdown().await;
-        // What is durable is worth some patience: without this commit it would all be read again.
-        let enough = deadline.max(Instant::now() + LAST_COMMIT);
-        loop {
-            match self.commit(sleep_until(enough)).await {
-                Ok(false) if Instant::now() < deadline => {
-                    self.health.tick();
-                    sleep(FIRST).await;
-                }
-                Ok(committed) => {
-                    if !committed {
-                        error!(
-                            "Kafka did not take the last offsets in time; what lies behind those it has will be read again"
-                        );
-                    }
-                    in_time = in_time.map(|in_time| in_time && committed);
-                    break;
-                }
-                Err(message) => {
-                    in_time = in_time.and(Err(message));
-                    break;
-                }
-            }
-        }
-        self.assignment.leave().await;
-        in_time
     }
 }

@@ -46,7 +46,7 @@ impl Peer {
                     }
                     Ok(Change::Revoked { partitions, .. }) => {
                         let offsets: Vec<_> = partitions.iter().map(|partition| (partition.clone(), 42)).collect();
-                        assignment.commit(&offsets).await.expect("what is given up is committed first");
+                        assignment.commit(offsets).await.expect("what is given up is committed first");
                         assignment.released(&partitions).await;
                         revoked.send_modify(|count| *count += partitions.len());
                         owned.send_modify(|owned| owned.retain(|partition| !partitions.contains(partition)));
@@ -380,7 +380,7 @@ async fn without_a_group_offsets_are_kept_under_its_name_all_the_same() {
     };
     let mut first = start(None);
     assert!(matches!(first.next().await, Ok(Change::Assigned(all)) if all.len() == 4));
-    eventually("the offset is committed", async || first.commit(&[(partition.clone(), 7)]).await.ok()).await;
+    eventually("the offset is committed", async || first.commit(vec![(partition.clone(), 7)]).await.ok()).await;
 
     let found = assigned(start(None)).await;
     let committed: Vec<_> = found.iter().map(|assigned| assigned.committed).collect();

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use connect_core::{Assigned, Assignment, AssignmentError, Change, CommitError, TopicPartition};
+use futures::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
@@ -74,7 +75,7 @@ impl Group {
         let id = state.members;
         state.queues.insert(id, VecDeque::new());
         state.tell(id, Change::Assigned(Vec::new()));
-        Member { id, group: self.clone(), dice, trouble, heard: BTreeMap::new() }
+        Member { id, group: self.clone(), dice: Arc::new(dice), trouble, heard: BTreeMap::new() }
     }
 
     /// Gives a partition that nobody owns to a member.
@@ -161,6 +162,23 @@ impl Group {
         self.lock().commits.get(partition).copied()
     }
 
+    /// Takes a commit in the name of who was given the partitions in these generations. Who lost one and got it again without
+    /// knowing speaks of an earlier generation, and is refused as by Kafka's coordinator.
+    fn take(&self, heard: &BTreeMap<TopicPartition, u64>, offsets: &[(TopicPartition, i64)]) -> bool {
+        let mut state = self.lock();
+        let ours = |partition: &TopicPartition| {
+            state.owners.get(partition).is_some_and(|owner| heard.get(partition) == Some(&owner.generation))
+        };
+        if !offsets.iter().all(|(partition, _)| ours(partition)) {
+            return false;
+        }
+        for (partition, offset) in offsets {
+            (self.audit)(partition, *offset);
+            state.commits.insert(partition.clone(), *offset);
+        }
+        true
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -199,7 +217,7 @@ impl State {
 pub struct Member {
     id: MemberId,
     group: Group,
-    dice: Dice,
+    dice: Arc<Dice>,
     trouble: Arc<Trouble>,
     /// The generation in which it was given each partition, as far as it knows.
     heard: BTreeMap<TopicPartition, u64>,
@@ -227,21 +245,28 @@ impl Assignment for Member {
         }
     }
 
-    async fn commit(&mut self, offsets: &[(TopicPartition, i64)]) -> Result<(), CommitError> {
-        let failing = self.trouble.strikes(&self.dice);
-        self.trouble.step().await;
-        sleep(self.dice.time(Duration::from_millis(if failing { 3_000 } else { 10 }))).await;
-        if failing && self.dice.percent(50) {
-            self.trouble.met(Met::CommitFailed);
-            return Err(CommitError::Transient("the coordinator is gone".to_owned()));
-        }
-        self.take(offsets)?;
-        self.trouble.step().await;
-        if failing {
-            self.trouble.met(Met::CommitAnswerLost);
-            return Err(CommitError::Transient("the coordinator took it and is gone".to_owned()));
-        }
-        Ok(())
+    fn commit(&self, offsets: Vec<(TopicPartition, i64)>) -> BoxFuture<'static, Result<(), CommitError>> {
+        let (group, heard) = (self.group.clone(), self.heard.clone());
+        let (dice, trouble) = (Arc::clone(&self.dice), Arc::clone(&self.trouble));
+        Box::pin(async move {
+            let failing = trouble.strikes(&dice);
+            trouble.step().await;
+            sleep(dice.time(Duration::from_millis(if failing { 3_000 } else { 10 }))).await;
+            if failing && dice.percent(50) {
+                trouble.met(Met::CommitFailed);
+                return Err(CommitError::Transient("the coordinator is gone".to_owned()));
+            }
+            if !group.take(&heard, &offsets) {
+                trouble.met(Met::CommitFenced);
+                return Err(CommitError::Fenced("another member owns a partition".to_owned()));
+            }
+            trouble.step().await;
+            if failing {
+                trouble.met(Met::CommitAnswerLost);
+                return Err(CommitError::Transient("the coordinator took it and is gone".to_owned()));
+            }
+            Ok(())
+        })
     }
 
     async fn released(&mut self, partitions: &[TopicPartition]) {
@@ -256,23 +281,6 @@ impl Assignment for Member {
 }
 
 impl Member {
-    fn take(&self, offsets: &[(TopicPartition, i64)]) -> Result<(), CommitError> {
-        let mut state = self.group.lock();
-        // Who lost a partition and got it again without knowing speaks of an earlier generation, as Kafka's coordinator sees it.
-        let ours = |partition: &TopicPartition| {
-            state.owners.get(partition).is_some_and(|owner| self.heard.get(partition) == Some(&owner.generation))
-        };
-        if !offsets.iter().all(|(partition, _)| ours(partition)) {
-            self.trouble.met(Met::CommitFenced);
-            return Err(CommitError::Fenced("another member owns a partition".to_owned()));
-        }
-        for (partition, offset) in offsets {
-            (self.group.audit)(partition, *offset);
-            state.commits.insert(partition.clone(), *offset);
-        }
-        Ok(())
-    }
-
     fn release(&self, partitions: &[TopicPartition]) {
         let mut state = self.group.lock();
         for partition in partitions {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
+
 use super::coordinator::Coordinator;
 use super::error::KafkaError;
 use super::group::GroupAssignment;
@@ -15,7 +17,7 @@ use crate::record::TopicPartition;
 /// What `CONNECT_KAFKA_ASSIGNMENT` names.
 pub enum Membership {
     /// A member of the consumer group.
-    Group(GroupAssignment),
+    Group(Box<GroupAssignment>),
     /// All partitions, or a shard of them.
     Static(StaticAssignment),
 }
@@ -32,7 +34,7 @@ impl Membership {
         let (assignment, coordinator) = (config.assignment, Coordinator::new(Arc::clone(&cluster), &group));
         let coordinator = coordinator.in_epoch(core.epoch.get());
         Ok(match assignment {
-            AssignmentChoice::Group => Self::Group(GroupAssignment::by(coordinator, subscription)),
+            AssignmentChoice::Group => Self::Group(Box::new(GroupAssignment::by(coordinator, subscription))),
             AssignmentChoice::Static => Self::Static(StaticAssignment::by(coordinator, subscription, core.shard)),
         })
     }
@@ -51,10 +53,10 @@ impl Assignment for Membership {
         }
     }
 
-    async fn commit(&mut self, offsets: &[(TopicPartition, i64)]) -> Result<(), CommitError> {
+    fn commit(&self, offsets: Vec<(TopicPartition, i64)>) -> BoxFuture<'static, Result<(), CommitError>> {
         match self {
-            Self::Group(group) => group.commit(offsets).await,
-            Self::Static(all) => all.commit(offsets).await,
+            Self::Group(group) => group.commit(offsets),
+            Self::Static(all) => all.commit(offsets),
         }
     }
 

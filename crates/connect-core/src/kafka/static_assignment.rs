@@ -1,7 +1,7 @@
 //! Owning every partition of the topics, or a fixed part of them, without a group.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -42,7 +42,8 @@ pub struct StaticAssignment {
     /// A look-up under way. The caller drops `next` whenever it has something else to do, about once a second; what
     /// takes longer must not start anew each time.
     looking: Option<Looking>,
-    again: CommitAgain,
+    /// Commits note here what they did, also when they are answered while we look.
+    again: Arc<Mutex<CommitAgain>>,
     told: bool,
 }
 
@@ -62,7 +63,7 @@ impl StaticAssignment {
             pending: VecDeque::new(),
             due: Instant::now(),
             looking: None,
-            again: CommitAgain::every(COMMIT_AGAIN),
+            again: Arc::new(Mutex::new(CommitAgain::every(COMMIT_AGAIN))),
             told: false,
         }
     }
@@ -70,8 +71,12 @@ impl StaticAssignment {
     /// Commits unchanged offsets again this often, instead of once an hour.
     #[must_use]
     pub fn committing_again_every(mut self, interval: Duration) -> Self {
-        self.again = CommitAgain::every(interval);
+        self.again = Arc::new(Mutex::new(CommitAgain::every(interval)));
         self
+    }
+
+    fn again(&self) -> MutexGuard<'_, CommitAgain> {
+        self.again.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn look(&self) -> Looking {
@@ -98,9 +103,9 @@ impl StaticAssignment {
             match change {
                 Change::Assigned(assigned) => {
                     let known = assigned.iter().filter_map(|one| Some((one.partition.clone(), one.committed?)));
-                    self.again.know(known);
+                    self.again().know(known);
                 }
-                Change::Lost(partitions) => self.again.forget(partitions),
+                Change::Lost(partitions) => self.again().forget(partitions),
                 Change::Revoked { .. } | Change::NothingLeft => {}
             }
         }
@@ -114,7 +119,7 @@ impl StaticAssignment {
         self.view = view;
     }
 
-    fn commit_again(&mut self, offsets: Vec<(TopicPartition, i64)>) {
+    fn commit_again(&self, offsets: Vec<(TopicPartition, i64)>) {
         let coordinator = Arc::clone(&self.coordinator);
         tokio::spawn(async move {
             if let Err(error) = coordinator.commit(&Identity::none(), &offsets).await {
@@ -149,16 +154,20 @@ impl Assignment for StaticAssignment {
                 }
                 Err(error) => return Err(error.into()),
             }
-            if let Some(offsets) = self.again.due() {
+            let again = self.again().due();
+            if let Some(offsets) = again {
                 self.commit_again(offsets);
             }
         }
     }
 
-    async fn commit(&mut self, offsets: &[(TopicPartition, i64)]) -> Result<(), CommitError> {
-        self.coordinator.commit(&Identity::none(), offsets).await?;
-        self.again.know(offsets.iter().cloned());
-        Ok(())
+    fn commit(&self, offsets: Vec<(TopicPartition, i64)>) -> BoxFuture<'static, Result<(), CommitError>> {
+        let (coordinator, again) = (Arc::clone(&self.coordinator), Arc::clone(&self.again));
+        Box::pin(async move {
+            coordinator.commit(&Identity::none(), &offsets).await?;
+            again.lock().unwrap_or_else(PoisonError::into_inner).know(offsets);
+            Ok(())
+        })
     }
 
     async fn released(&mut self, _partitions: &[TopicPartition]) {}

@@ -15,6 +15,7 @@ mod sticky;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
@@ -88,8 +89,9 @@ impl Assignment for GroupAssignment {
         }
     }
 
-    async fn commit(&mut self, offsets: &[(TopicPartition, i64)]) -> Result<(), CommitError> {
-        self.shared.commit(offsets).await
+    fn commit(&self, offsets: Vec<(TopicPartition, i64)>) -> BoxFuture<'static, Result<(), CommitError>> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move { shared.commit(&offsets).await })
     }
 
     async fn released(&mut self, partitions: &[TopicPartition]) {
