@@ -45,6 +45,8 @@ pub async fn run(options: &Options) -> Result<()> {
     }
     let mut unit = cargo_command(["test", "--workspace", "--"]);
     watch.tests("unit tests", unit.args(&options.filters)).await?;
+    // It takes hours in which the machine has little to do: the rest of the night runs beside it.
+    let soaking = (everything && options.nightly).then(|| tokio::spawn(soak_for(7_200)));
     if everything {
         simulation(options.nightly, &mut watch).await?;
         files(options.nightly, &mut watch).await?;
@@ -57,13 +59,17 @@ pub async fn run(options: &Options) -> Result<()> {
     if everything && options.nightly {
         watch.step("fuzzing", fuzz::run(fuzz::LENGTH)).await?;
     }
-    if everything {
-        let length = Duration::from_secs(if options.nightly { 7_200 } else { 120 });
-        let options = soak::Options { length, rate: 1_000, binaries: None };
-        watch.step("soak", soak::run(&options)).await?;
+    match soaking {
+        Some(soaking) => watch.step("rest of the soak", async { soaking.await? }).await?,
+        None if everything => watch.step("soak", soak_for(120)).await?,
+        None => {}
     }
     watch.report();
     Ok(())
+}
+
+async fn soak_for(seconds: u64) -> Result<()> {
+    soak::run(&soak::Options { length: Duration::from_secs(seconds), rate: 1_000, binaries: None }).await
 }
 
 /// What would else be found missing after hours.
