@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::coordinator::{Coordinator, Identity};
@@ -29,7 +30,7 @@ const ABSENCES: u32 = 2;
 const COMMIT_AGAIN: Duration = Duration::from_secs(3600);
 
 /// What is known after a look, and what changed by it.
-type Looking = BoxFuture<'static, Result<(View, Vec<Change>), KafkaError>>;
+type Looking = AbortOnDropHandle<Result<(View, Vec<Change>), KafkaError>>;
 
 /// The partitions are ours for as long as they exist. Offsets are committed under the group's name, without membership.
 pub struct StaticAssignment {
@@ -40,7 +41,8 @@ pub struct StaticAssignment {
     pending: VecDeque<Change>,
     due: Instant,
     /// A look-up under way. The caller drops `next` whenever it has something else to do, about once a second; what
-    /// takes longer must not start anew each time.
+    /// takes longer must not start anew each time. A task of its own, for a drain does not ask for changes: a connection that
+    /// it is making then would be made by nobody, and the last commit would wait for it.
     looking: Option<Looking>,
     /// Commits note here what they did, also when they are answered while we look.
     again: Arc<Mutex<CommitAgain>>,
@@ -82,7 +84,7 @@ impl StaticAssignment {
     fn look(&self) -> Looking {
         let (cluster, coordinator) = (Arc::clone(&self.cluster), Arc::clone(&self.coordinator));
         let (subscription, mut view) = (self.subscription.clone(), self.view.clone());
-        Box::pin(async move {
+        AbortOnDropHandle::new(tokio::spawn(async move {
             let found = subscription.look_up(&cluster).await?;
             let first = !view.answered;
             let mut changes = view.update(&found, subscription.names());
@@ -94,7 +96,7 @@ impl StaticAssignment {
                 }
             }
             Ok((view, changes))
-        })
+        }))
     }
 
     /// A look found this.
@@ -140,7 +142,8 @@ impl Assignment for StaticAssignment {
                 self.looking = Some(self.look());
             }
             let Some(looking) = &mut self.looking else { continue };
-            let found = looking.await;
+            let panicked = || KafkaError::fatal("the look at the topics panicked; this is a bug, please report it");
+            let found = looking.await.unwrap_or_else(|_| Err(panicked()));
             self.looking = None;
             match found {
                 Ok((view, changes)) => {

@@ -92,6 +92,23 @@ async fn commits_go_to_the_new_coordinator() {
     }
 }
 
+/// A look at the topics goes on when its caller turns to something else, as in a drain. A connection that it is making then is
+/// the one that a commit needs.
+#[tokio::test]
+async fn a_commit_does_not_wait_for_somebody_to_ask_for_changes() {
+    let brokers = brokers().await;
+    brokers.script(ApiKey::ApiVersions, 1, Fault::Delay(Duration::from_millis(200)));
+    let subscription = Subscription::new(&config(&brokers, &[]).topics, None).expect("names");
+    let mut all = StaticAssignment::new(cluster(&brokers, &[]), GROUP, subscription, None);
+    tokio::select! {
+        change = all.next() => panic!("there is no connection yet: {change:?}"),
+        _ = brokers.asked(ApiKey::ApiVersions, 1) => {}
+    }
+    let committed = timeout(Duration::from_secs(60), all.commit(vec![(partition(), 1)])).await;
+    committed.expect("it is answered").expect("it is taken");
+    assert_eq!(brokers.committed(&partition()).map(|(offset, _)| offset), Some(1));
+}
+
 /// A coordinator that moves takes nobody's partitions away.
 async fn stays_a_member(protocol: &str, heartbeat: ApiKey) {
     let brokers = brokers().await;

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::member::{Shared, TOPICS_SOON};
@@ -32,8 +32,10 @@ pub(super) struct Idle {
     subscription: Subscription,
     /// Where the partitions ended when they were first looked at.
     ends: Option<Ends>,
-    /// The caller drops its wait about once a second; a look that takes longer must not start anew each time.
-    looking: Option<BoxFuture<'static, Found>>,
+    /// The caller drops its wait about once a second; a look that takes longer must not start anew each time. It is a task of its
+    /// own, for nobody waits for it any more once something is ours: a connection that it is making then would be made by nobody,
+    /// and all others would wait for it.
+    looking: Option<AbortOnDropHandle<Found>>,
     due: Instant,
 }
 
@@ -48,10 +50,12 @@ impl Idle {
             if self.looking.is_none() {
                 sleep_until(self.due).await;
                 let (shared, subscription) = (Arc::clone(&self.shared), self.subscription.clone());
-                self.looking = Some(Box::pin(look(shared, subscription, self.ends.clone())));
+                let look = look(shared, subscription, self.ends.clone());
+                self.looking = Some(AbortOnDropHandle::new(tokio::spawn(look)));
             }
             let Some(looking) = &mut self.looking else { continue };
-            let found = looking.await;
+            let found =
+                looking.await.unwrap_or_else(|_| Err(SourceError::transient("bug", "a look at the ends panicked")));
             self.looking = None;
             self.due = Instant::now() + LOOK_AGAIN;
             match found {
@@ -93,4 +97,34 @@ async fn look(shared: Arc<Shared>, subscription: Subscription, ends: Option<Ends
     let committed = coordinator.committed(&partitions).await?;
     let done = ends.iter().all(|(partition, end)| committed.get(partition).is_some_and(|found| found.offset >= *end));
     Ok((Some(ends), done))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::config::{KafkaConfig, Section};
+    use crate::kafka::coordinator::Coordinator;
+    use crate::kafka::wire::Cluster;
+
+    /// Once something is ours nobody waits here any more, and all others need the connection.
+    #[tokio::test]
+    async fn a_connection_that_a_look_has_begun_is_not_left_half_made() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound").to_string();
+        let settings = [("CONNECT_KAFKA_BROKERS", address.as_str()), ("CONNECT_KAFKA_TOPICS", "t")];
+        let cluster = Cluster::new(KafkaConfig::from_pairs(&settings).expect("valid"));
+        let subscription = Subscription::new(&cluster.config().topics, None).expect("names");
+        let coordinator = Coordinator::new(Arc::clone(&cluster), "g");
+        let mut idle = Idle::new(Arc::new(Shared::new(coordinator, None)), subscription);
+        let begun = tokio::select! {
+            () = idle.nothing_left() => panic!("nobody has said so"),
+            accepted = listener.accept() => accepted.expect("a connection"),
+        };
+        drop((begun, listener));
+        let refused = timeout(Duration::from_secs(60), cluster.any()).await.expect("nobody holds it up");
+        assert!(refused.is_err(), "the broker is gone");
+    }
 }
