@@ -139,7 +139,9 @@ async fn system_tests(version: &str, options: &Options, watch: &mut Stopwatch) -
     let (kafka, redis) = watch.step("servers for the system tests", servers).await?;
     // `--tests` leaves out the examples in the documentation that are marked `ignore`. One test at a time: they
     // start and kill servers of their own, and a machine that is busy with several is what makes tests flaky.
-    let mut tests = cargo_command(["test", "--workspace", "--tests", "--", "--ignored", "--test-threads=1"]);
+    // All of them, also when one has failed: it took an hour to get there.
+    let arguments = ["test", "--workspace", "--tests", "--no-fail-fast", "--", "--ignored", "--test-threads=1"];
+    let mut tests = cargo_command(arguments);
     if options.nightly {
         tests.env(effort::VARIABLE, "1");
     } else if options.filters.is_empty() {

@@ -61,9 +61,10 @@ pub(super) struct Reply {
 }
 
 impl Answer {
-    /// The same without what is large.
-    pub(super) fn without_records(&self) -> Self {
-        Self { partition: self.partition.clone(), aborted: Vec::new(), records: Bytes::new(), ..*self }
+    /// What of it holds for as long as the broker is silent. That a replica nearby is to be read it would say again.
+    pub(super) fn standing(&self) -> Self {
+        let (partition, aborted, records) = (self.partition.clone(), Vec::new(), Bytes::new());
+        Self { partition, aborted, records, preferred_replica: None, ..*self }
     }
 }
 

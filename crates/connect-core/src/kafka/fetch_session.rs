@@ -102,7 +102,7 @@ impl FetchSession {
         };
         for answer in &reply.answers {
             if let Some(known) = self.known.get_mut(&answer.partition) {
-                known.last = Some(answer.without_records());
+                known.last = Some(answer.standing());
             }
         }
     }
@@ -197,6 +197,19 @@ mod tests {
         // Asked for no more, it is not told any more either: by then it may have changed.
         asked(&mut session, &[], &reply(44, &[]));
         assert!(session.last(&partition).is_none());
+    }
+
+    /// Kafka puts a partition into its answer whenever it names a replica: in its silence lies that the leader is to be read. Who took
+    /// the old word for it went back to a replica that had failed, until there was a new record.
+    #[test]
+    fn a_replica_nearby_that_was_named_once_is_not_named_by_silence() {
+        let mut session = FetchSession::default();
+        let mut named = reply(44, &[1]);
+        named.answers[0].preferred_replica = Some(2);
+        asked(&mut session, &[question(1, 10)], &named);
+        asked(&mut session, &[question(1, 10)], &reply(44, &[]));
+        let last = session.last(&TopicPartition::new("orders", 1)).expect("said once");
+        assert_eq!((last.preferred_replica, last.high_watermark), (None, 9));
     }
 
     #[test]
