@@ -40,8 +40,11 @@ pub(super) async fn answer(committing: &mut Option<Committing>) -> Result<(), Co
 impl<S: Source, K: Sink, A: Assignment> Supervisor<S, K, A> {
     /// Begins to commit what became durable since the last commit, unless one is under way.
     pub(super) fn commit(&mut self, given_up: Vec<TopicPartition>) {
+        if self.committing.is_some() {
+            return;
+        }
         let offsets = self.uncommitted();
-        if self.committing.is_some() || (offsets.is_empty() && given_up.is_empty()) {
+        if offsets.is_empty() && given_up.is_empty() {
             return;
         }
         let answer = if offsets.is_empty() { ready(Ok(())).boxed() } else { self.assignment.commit(offsets.clone()) };

@@ -211,10 +211,7 @@ async fn a_stop_before_the_store_answered_leaves_the_group() {
 #[tokio::test(start_paused = true)]
 async fn a_kafka_that_swallows_commits_gets_nobody_killed_and_lets_everybody_stop() {
     let world = World::new(Guard::Atomic, Settings::default());
-    world.produce(0, &["a"], Behaviour::Written);
-    let (process, commits) = world.start_held_back();
-    world.assign(&process, &[0]);
-    commits.until_begun(1).await;
+    let (process, commits) = world.start_with_a_commit_under_way(&[0]).await;
     sleep(Duration::from_secs(600)).await;
     assert_eq!(process.health.alive(), Ok(()), "waiting for Kafka is not hanging");
     assert_eq!(commits.begun.load(Relaxed), 1, "there is one commit at a time");
@@ -232,10 +229,7 @@ async fn a_kafka_that_swallows_commits_gets_nobody_killed_and_lets_everybody_sto
 #[tokio::test(start_paused = true)]
 async fn the_last_commit_takes_the_place_of_the_one_under_way() {
     let world = World::new(Guard::Atomic, Settings::default());
-    world.produce(0, &["a"], Behaviour::Written);
-    let (process, commits) = world.start_held_back();
-    world.assign(&process, &[0]);
-    commits.until_begun(1).await;
+    let (process, commits) = world.start_with_a_commit_under_way(&[0]).await;
     process.shutdown.cancel();
     commits.until_begun(2).await;
     commits.answer(1);

@@ -93,10 +93,7 @@ async fn a_partition_lost_in_a_drain_is_let_go_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_partition_lost_while_a_commit_is_under_way_is_let_go_at_once() {
     let world = World::new(Guard::None, Settings::default());
-    world.produce(0, &["a"], Behaviour::Written);
-    let (first, commits) = world.start_held_back();
-    world.assign(&first, &[0]);
-    commits.until_begun(1).await;
+    let (first, commits) = world.start_with_a_commit_under_way(&[0]).await;
     let second = world.start();
     let ledger = first.ledgers.of(&partition(0));
     world.mood(HANGING);
@@ -117,10 +114,7 @@ async fn a_partition_lost_while_a_commit_is_under_way_is_let_go_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_partition_to_be_handed_over_while_a_commit_hangs_is_taken_by_the_group() {
     let world = World::new(Guard::PerKey, Settings::default());
-    world.produce(0, &["a"], Behaviour::Written);
-    let (first, commits) = world.start_held_back();
-    world.assign(&first, &[0, 1]);
-    commits.until_begun(1).await;
+    let (first, _) = world.start_with_a_commit_under_way(&[0, 1]).await;
     let second = world.start();
     world.mood(HANGING);
     world.produce(0, &["b"], Behaviour::Written);
@@ -139,10 +133,7 @@ async fn a_partition_to_be_handed_over_while_a_commit_hangs_is_taken_by_the_grou
 #[tokio::test(start_paused = true)]
 async fn a_partition_lost_while_its_last_commit_is_under_way_may_come_back() {
     let world = World::new(Guard::PerKey, Settings::default());
-    let (first, commits) = world.start_held_back();
-    world.assign(&first, &[0]);
-    world.produce(0, &["a"], Behaviour::Written);
-    commits.until_begun(1).await;
+    let (first, commits) = world.start_with_a_commit_under_way(&[0]).await;
     world.produce(0, &["b"], Behaviour::Written);
     let ledger = first.ledgers.of(&partition(0));
     until(|| ledger.durable() == Some(2)).await;

@@ -69,9 +69,9 @@ impl Sink for Moody {
 }
 
 /// A member of the group whose commits are taken, and answered only when they are let.
-pub struct HeldBack {
-    pub member: Member,
-    pub commits: Commits,
+struct HeldBack {
+    member: Member,
+    commits: Commits,
 }
 
 /// The test's view of them.
@@ -79,7 +79,7 @@ pub struct HeldBack {
 pub struct Commits {
     /// How many have been begun.
     pub begun: Arc<AtomicUsize>,
-    pub answers: Arc<Semaphore>,
+    answers: Arc<Semaphore>,
 }
 
 impl Commits {
@@ -117,9 +117,9 @@ impl Assignment for HeldBack {
 }
 
 /// A source that remembers from where it was read.
-pub struct Traced {
-    pub source: LogSource,
-    pub fetches: Arc<Mutex<Vec<i64>>>,
+struct Traced {
+    source: LogSource,
+    fetches: Arc<Mutex<Vec<i64>>>,
 }
 
 impl Source for Traced {
@@ -205,12 +205,17 @@ impl World {
         Process { member: id, ledgers, health, shutdown, task: tokio::spawn(run) }
     }
 
-    /// Starts a process whose commits are not answered until they are let.
-    pub fn start_held_back(&self) -> (Process, Commits) {
+    /// Starts a process that owns these partitions, has written the record "a" of partition 0, and waits for the answer to its
+    /// commit. None is answered until it is let.
+    pub async fn start_with_a_commit_under_way(&self, partitions: &[i32]) -> (Process, Commits) {
         let member = self.group.join(Dice::new(2), Trouble::new(0));
         let commits = Commits { begun: Arc::default(), answers: Arc::new(Semaphore::new(0)) };
         let held_back = HeldBack { commits: commits.clone(), member };
-        (self.start_as(held_back.member.id(), held_back, DeadLetters::Drop), commits)
+        let process = self.start_as(held_back.member.id(), held_back, DeadLetters::Drop);
+        self.assign(&process, partitions);
+        self.produce(0, &["a"], Behaviour::Written);
+        commits.until_begun(1).await;
+        (process, commits)
     }
 
     /// Starts a process that owns these partitions.
